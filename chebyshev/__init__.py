@@ -1,0 +1,1 @@
+"""Bounded-error estimation with the relaxed Chebyshev centre (not written yet)."""

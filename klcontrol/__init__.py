@@ -1,0 +1,1 @@
+"""Kullback–Leibler control of Markov chains, exact and online (not written yet)."""

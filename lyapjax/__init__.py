@@ -1,0 +1,1 @@
+"""Controllers with neural Lyapunov functions, proved stable (not written yet)."""

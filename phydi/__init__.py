@@ -1,0 +1,1 @@
+"""Hypercomplex networks that start as the identity (not written yet)."""

@@ -1,0 +1,222 @@
+"""Tridiagonal systems in general: their shape, what can go wrong, and implicit derivatives.
+
+A system of m unknowns is given by its three diagonals,
+
+    a_(i-1) x_(i-1) + b_i x_i + c_i x_(i+1) = d_i,      a: (m-1,), b: (m,), c: (m-1,), d: (m,),
+
+so that A = diag(b) + diag(a, -1) + diag(c, 1), as in the paper's equation (10). Each algorithm is a
+plain function (a, b, c, d) -> x; `solve_system` wraps it with the checks, the derivative and the
+status that all of them share.
+"""
+
+import enum
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+
+class Status(enum.IntEnum):
+    """What became of a linear solve; `status.message` says what to do next.
+
+    Args:
+      value: the integer found in a solution's `status`.
+
+    Returns:
+      The member of that value.
+
+    Reference:
+      The paper assumes that no pivot vanishes and does not check.
+
+    Example:
+      >>> import poisson
+      >>> print(poisson.Status(1).message)
+      solved without pivoting, but the matrix is not diagonally dominant: check the residual, ...
+    """
+
+    SOLVED = 0
+    NOT_DOMINANT = 1
+    ILL_CONDITIONED = 2
+    SINGULAR = 3
+
+    @property
+    def message(self) -> str:
+        """One sentence: what happened and what to try."""
+        return _MESSAGES[self]
+
+
+_MESSAGES = {
+    Status.SOLVED: "solved",
+    Status.NOT_DOMINANT: (
+        "solved without pivoting, but the matrix is not diagonally dominant: check the residual, or "
+        "use a pivoting method (method='lapack')"
+    ),
+    Status.ILL_CONDITIONED: (
+        "the matrix is singular to working precision: x may have no correct digit; use float64, or "
+        "reformulate the problem"
+    ),
+    Status.SINGULAR: (
+        "x is not finite: the matrix is singular, an elimination without pivoting met a zero pivot "
+        "(try method='lapack'), or the input was not finite"
+    ),
+}
+
+
+class LinearSolution(NamedTuple):
+    """Solution of a tridiagonal system.
+
+    A x = d
+
+    Args:
+      x: (m,) the solution.
+      status: () int32, a `Status`.
+
+    Returns:
+      The named tuple.
+
+    Reference:
+      Rustad & Falmår (2020), equation (10).
+
+    Example:
+      >>> import jax.numpy as jnp, poisson
+      >>> s = poisson.thomas(-jnp.ones(1), 2 * jnp.ones(2), -jnp.ones(1), jnp.ones(2))
+      >>> s.x, poisson.Status(int(s.status)).name
+      (Array([1., 1.], dtype=float64), 'SOLVED')
+    """
+
+    x: Array
+    status: Array
+
+
+def is_concrete(*values) -> bool:
+    """Whether every value is known now, so that its entries can be checked."""
+    return not any(isinstance(v, jax.core.Tracer) for v in values)
+
+
+def floating_array(name: str, value) -> Array:
+    """`value` as a real floating array, integers promoted, anything else refused by name."""
+    array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
+        array = array.astype(jnp.result_type(float))
+    if array.dtype not in (jnp.float32, jnp.float64):
+        raise ValueError(f"{name}: expected float32 or float64, got {array.dtype}")
+    return array
+
+
+def check_vector(name: str, value, minimum: int = 1) -> Array:
+    """`value` as a finite floating vector of at least `minimum` entries."""
+    array = floating_array(name, value)
+    if array.ndim != 1 or array.shape[0] < minimum:
+        raise ValueError(
+            f"{name}: expected a vector of at least {minimum} entries, got shape {array.shape} "
+            f"(use jax.vmap for batches)"
+        )
+    check_finite(name, array)
+    return array
+
+
+_all_finite = jax.jit(lambda array: jnp.isfinite(array).all())
+
+
+def check_finite(name: str, array) -> None:
+    """Refuse NaN and infinity by name and place, if the entries are known now."""
+    if is_concrete(array) and not bool(_all_finite(array)):
+        where = np.flatnonzero(~np.isfinite(np.asarray(array).ravel()))[0]
+        raise ValueError(
+            f"{name}: expected finite values, got {np.asarray(array).ravel()[where]} at index {where}"
+        )
+
+
+def check_system(a, b, c, d) -> tuple[Array, Array, Array, Array]:
+    """The four vectors in one dtype, or a ValueError that names the one which does not fit."""
+    b = check_vector("b", b)
+    m = b.shape[0]
+    for name, value, length in (("a", a, m - 1), ("c", c, m - 1), ("d", d, m)):
+        shape = jnp.shape(value)
+        if shape != (length,):
+            raise ValueError(
+                f"{name}: expected shape ({length},) beside a diagonal b of {m}, got {shape}"
+            )
+    a, c, d = (floating_array(k, v) for k, v in (("a", a), ("c", c), ("d", d)))
+    for name, value in (("a", a), ("c", c), ("d", d)):
+        check_finite(name, value)
+    dtype = jnp.result_type(a, b, c, d)
+    return a.astype(dtype), b.astype(dtype), c.astype(dtype), d.astype(dtype)
+
+
+def matvec(a: Array, b: Array, c: Array, x: Array) -> Array:
+    """A x for the tridiagonal matrix of the diagonals a, b, c."""
+    return b * x + jnp.pad(c * x[1:], (0, 1)) + jnp.pad(a * x[:-1], (1, 0))
+
+
+def row_sums(a: Array, c: Array) -> Array:
+    """|a_(i-1)| + |c_i|: what each row has beside its diagonal."""
+    return jnp.pad(jnp.abs(a), (1, 0)) + jnp.pad(jnp.abs(c), (0, 1))
+
+
+def is_dominant(a: Array, b: Array, c: Array) -> Array:
+    """Whether every row is (weakly) diagonally dominant, so that no pivoting is needed."""
+    return jnp.all(jnp.abs(b) >= row_sums(a, c))
+
+
+def status_of(a: Array, b: Array, c: Array, d: Array, x: Array, *, pivoted: bool) -> Array:
+    """The `Status` of x as a solution of A x = d.
+
+    If ‖d‖ < u ‖A‖ ‖x‖, then A is within u ‖A‖ of a singular matrix: singular to working precision.
+    """
+    unit = jnp.finfo(x.dtype).eps / 2
+    norm = jnp.max(jnp.abs(b) + row_sums(a, c))
+    size = jnp.max(jnp.abs(x))
+    if pivoted:
+        status = jnp.int32(Status.SOLVED)
+    else:
+        status = jnp.where(is_dominant(a, b, c), Status.SOLVED, Status.NOT_DOMINANT)
+    ill = jnp.max(jnp.abs(d)) < unit * norm * size
+    status = jnp.where(ill, Status.ILL_CONDITIONED, status)
+    return jnp.where(jnp.isfinite(size), status, Status.SINGULAR).astype(jnp.int32)
+
+
+@partial(jax.jit, static_argnames=("algorithm", "options", "pivoted"))
+def _solve_system(algorithm, options, pivoted, a, b, c, d):
+    x = lax.custom_linear_solve(
+        lambda x: matvec(a, b, c, x),
+        d,
+        lambda _, rhs: algorithm(a, b, c, rhs, *options),
+        lambda _, rhs: algorithm(c, b, a, rhs, *options),
+    )
+    return LinearSolution(x, lax.stop_gradient(status_of(a, b, c, d, x, pivoted=pivoted)))
+
+
+def solve_system(
+    algorithm: Callable, a, b, c, d, *, pivoted: bool, options: tuple = ()
+) -> LinearSolution:
+    """Run `algorithm(a, b, c, d, *options) -> x` with checks, status and the implicit derivative.
+
+    The derivative solves with A or Aᵀ by the same algorithm; it never differentiates the loops.
+    """
+    return _solve_system(algorithm, options, pivoted, *check_system(a, b, c, d))
+
+
+def poisson_diagonals(m: int, dtype) -> tuple[Array, Array, Array]:
+    """The diagonals of tridiag(-1, 2, -1) with m unknowns."""
+    off = jnp.full(m - 1, -1, dtype)
+    return off, jnp.full(m, 2, dtype), off
+
+
+@partial(jax.jit, static_argnames=("algorithm", "options"))
+def _solve_poisson(algorithm, options, d):
+    return lax.custom_linear_solve(
+        lambda x: 2 * x - jnp.pad(x[1:], (0, 1)) - jnp.pad(x[:-1], (1, 0)),
+        d,
+        lambda _, rhs: algorithm(rhs, *options),
+        symmetric=True,
+    )
+
+
+def solve_poisson(algorithm: Callable, d, *, options: tuple = ()) -> Array:
+    """Run `algorithm(d, *options) -> x` for tridiag(-1, 2, -1), likewise; it is never singular."""
+    return _solve_poisson(algorithm, options, check_vector("d", d))

@@ -1,0 +1,62 @@
+"""One entry point for general tridiagonal systems: `tridiagonal_solve` chooses the method."""
+
+from jax import Array, lax
+
+from poisson.partitioning import _layout, _partition, partition
+from poisson.pivoting import _lapack, dense_lu, lapack
+from poisson.recurrences import thomas
+from poisson.systems import LinearSolution, is_dominant, solve_system
+
+METHODS = {"thomas": thomas, "partition": partition, "lapack": lapack, "dense_lu": dense_lu}
+PARTITION_FROM = 1 << 15  # below, the two cost about the same, and LAPACK needs no condition
+
+
+def _auto(a: Array, b: Array, c: Array, d: Array) -> Array:
+    m = b.shape[0]
+    if m < PARTITION_FROM:
+        return _lapack(a, b, c, d)
+    return lax.cond(
+        is_dominant(a, b, c) | is_dominant(c, b, a),
+        lambda *system: _partition(*system, *_layout(m, None)),
+        _lapack,
+        *(a, b, c, d),
+    )
+
+
+def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
+    """Solve a general tridiagonal system by the method named, or by the best one for it.
+
+    A x = d with A = diag(b) + diag(a, -1) + diag(c, 1).
+
+    Args:
+      a: (m-1,) sub-diagonal.
+      b: (m,) diagonal.
+      c: (m-1,) super-diagonal.
+      d: (m,) right-hand side. Batches by `jax.vmap`.
+      method: "thomas", "partition" (no pivoting), "lapack", "dense_lu" (pivoting), or "auto":
+        LAPACK's pivoting elimination, except that a diagonally dominant system of 32,768 unknowns
+        or more goes to `partition`. The choice looks at the values, also under `jit`; under
+        `vmap` both are computed, so name a method there.
+
+    Returns:
+      `LinearSolution` with x of shape (m,) and a status; `Status(int(s.status)).message` says
+      what to do.
+
+    Raises:
+      ValueError: an unknown method; a length, a dtype or a non-finite entry, by the argument's name.
+
+    Reference:
+      Rustad & Falmår (2020), equation (10).
+
+    Example:
+      >>> import jax.numpy as jnp, poisson
+      >>> one = jnp.ones(4)
+      >>> d = jnp.array([1.0, 2, 3, 4, 6])
+      >>> poisson.tridiagonal_solve(-one, 2 * jnp.ones(5), -one, d).x.round(12)
+      Array([ 6., 11., 14., 14., 10.], dtype=float64)
+    """
+    if method == "auto":
+        return solve_system(_auto, a, b, c, d, pivoted=True)
+    if method not in METHODS:
+        raise ValueError(f"method: expected 'auto' or one of {sorted(METHODS)}, got {method!r}")
+    return METHODS[method](a, b, c, d)
