@@ -1,7 +1,7 @@
 """Results as a page and as a table on the terminal.
 
-`write` makes results/report.html from the JSON and PNG files: self-contained, so that it can be sent
-to somebody as one file.
+`write` makes results/report.html from the JSON and PNG files: self-contained, so that it can be
+sent to somebody as one file.
 """
 
 import base64

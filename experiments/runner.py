@@ -1,9 +1,9 @@
 """Run experiments and keep their results: one JSON and one PNG each, written atomically.
 
-A result is finished when its JSON exists; the picture is written before it. A file appears under its
-name complete or not at all, so a run that is killed loses only the experiment it was in, and the
-next run does what is missing: a result is kept if its configuration and the source of its package
-are the same, and computed again otherwise or with `force`.
+A result is finished when its JSON exists; the picture is written before it. A file appears under
+its name complete or not at all, so a run that is killed loses only the experiment it was in, and
+the next run does what is missing: a result is kept if its configuration and the source of its
+package are the same, and computed again otherwise or with `force`.
 """
 
 import dataclasses

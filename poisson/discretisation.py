@@ -27,8 +27,8 @@ import numpy as np
 
 DENOMINATOR = {2: 1, 4: 12, 6: 240}
 MIN_POINTS = {2: 3, 4: 3, 6: 8}
-# |error of the rule| <= h² · QUADRATURE_ERROR[order] · h^order · max|f^(order)|, from the Peano kernel:
-# with the hat weight, 1/12 and 1/240 are exact since those kernels keep their sign; 1/1900 bounds
+# |error of the rule| <= h² · QUADRATURE_ERROR[order] · h^order · max|f^(order)|: the L1 norms of the
+# Peano kernels under the hat weight, which keep their sign at inner points.
 QUADRATURE_ERROR = {2: 1 / 12, 4: 1 / 240, 6: 31 / 60480}
 # The same constant at the two rows beside the boundary, where order 6 extrapolates: see the tests,
 # which recompute both from the Peano kernels.
@@ -214,7 +214,7 @@ def relative_error(v: jax.Array, u: jax.Array) -> jax.Array:
 
 
 def weighted_source(f, order: int, concatenate=jnp.concatenate):
-    """DENOMINATOR[order] times the quadrature rule over h², at the interior points: (n,) -> (n-2,)."""
+    """DENOMINATOR[order] times the rule of `order` over h², inside: (n,) -> (n-2,)."""
     inner = f[1:-1]
     if order == 2:
         return inner
@@ -227,7 +227,7 @@ def weighted_source(f, order: int, concatenate=jnp.concatenate):
 
 
 def right_hand_side(f: jax.Array, left, right, order: int) -> jax.Array:
-    """d of the interior system A v = d: the rule of `order`, plus the boundary values at the ends."""
+    """d of the interior system A v = d: the rule of `order`, plus the boundary values."""
     N = f.shape[0] - 1
     scale = np.asarray(1.0 / (DENOMINATOR[order] * N * N), f.dtype)
     d = weighted_source(f, order) * scale

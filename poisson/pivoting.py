@@ -84,7 +84,7 @@ def dense_lu(a, b, c, d, *, max_bytes: int = 4 << 30) -> LinearSolution:
     needed = dense_lu_bytes(b.shape[0], b.dtype)
     if needed > max_bytes:
         raise ValueError(
-            f"b: a dense matrix of {b.shape[0]} rows and its factors take {needed / 2**30:.1f} GiB, "
-            f"more than max_bytes = {max_bytes / 2**30:.1f} GiB; use lapack, thomas or partition"
+            f"b: a dense matrix of {b.shape[0]} rows and its factors take "
+            f"{needed / 2**30:.1f} GiB, more than max_bytes = {max_bytes / 2**30:.1f} GiB; use lapack, thomas or partition"
         )
     return solve_system(_dense_lu, a, b, c, d, pivoted=True)

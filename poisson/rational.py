@@ -1,8 +1,8 @@
 """The exact solution of the discrete equations, in rational arithmetic on the host.
 
-What floating-point results are judged by: no rounding anywhere, and nothing shared with the solvers.
-Every floating-point number is an integer over a power of two, so the two prefix sums of the Green's
-function are sums of integers.
+What floating-point results are judged by: no rounding anywhere, and nothing shared with the
+solvers. Every floating-point number is an integer over a power of two, so the two prefix sums of
+the Green's function are sums of integers.
 """
 
 from fractions import Fraction

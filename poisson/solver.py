@@ -84,10 +84,10 @@ class Solution(NamedTuple):
 
 @jax.custom_batching.custom_vmap
 def _materialise(u: Array) -> Array:
-    # The certificate is about the numbers that the caller gets. XLA may compute a cheap array twice,
-    # once for each use, and round the two differently (a multiply-add fused here and not there), so
-    # u must come to memory before it is used. Nothing is fused across a branch whose condition is
-    # only known at run time; an optimization barrier is removed before fusion on the CPU.
+    # The certificate is about the numbers that the caller gets. XLA may compute a cheap array
+    # twice, once for each use, and round the two differently (a multiply-add fused here and not
+    # there), so u must come to memory before it is used. Nothing is fused across a branch whose
+    # condition is only known at run time; on the CPU an optimization barrier does not help.
     return lax.cond(jnp.isfinite(u).any(), lambda u: u, lambda u: jnp.full_like(u, jnp.nan), u)
 
 

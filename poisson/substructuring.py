@@ -4,9 +4,9 @@ With m unknowns at the points 1 … m of an interval of length T = m + 1 the inv
 
     G_ij = min(i, j) (T - max(i, j)) / T,        v_i = Σ_j G_ij d_j,
 
-which is two prefix sums: v_i = ((T - i) Σ_(j≤i) j d_j + i Σ_(j>i) (T - j) d_j) / T. Every coefficient
-is positive, so v carries a relative error of a few roundings of Σ G |d| at *each* point: elimination
-loses digits in proportion to m, this does not.
+which is two prefix sums: v_i = ((T - i) Σ_(j≤i) j d_j + i Σ_(j>i) (T - j) d_j) / T. Every
+coefficient is positive, so v carries a relative error of a few roundings of Σ G |d| at *each*
+point: elimination loses digits in proportion to m, this does not.
 
 Two full-length prefix sums would move the array through memory several times. In one dimension a
 block decomposition is exact: cut the points into blocks of L = 32, the last point of each block

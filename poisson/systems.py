@@ -52,8 +52,8 @@ class Status(enum.IntEnum):
 _MESSAGES = {
     Status.SOLVED: "solved",
     Status.NOT_DOMINANT: (
-        "solved without pivoting, but the matrix is not diagonally dominant: check the residual, or "
-        "use a pivoting method (method='lapack')"
+        "solved without pivoting, but the matrix is not diagonally dominant: check the residual, "
+        "or use a pivoting method (method='lapack')"
     ),
     Status.ILL_CONDITIONED: (
         "the matrix is singular to working precision: x may have no correct digit; use float64, or "
@@ -126,9 +126,8 @@ def check_finite(name: str, array) -> None:
     """Refuse NaN and infinity by name and place, if the entries are known now."""
     if is_concrete(array) and not bool(_all_finite(array)):
         where = np.flatnonzero(~np.isfinite(np.asarray(array).ravel()))[0]
-        raise ValueError(
-            f"{name}: expected finite values, got {np.asarray(array).ravel()[where]} at index {where}"
-        )
+        value = np.asarray(array).ravel()[where]
+        raise ValueError(f"{name}: expected finite values, got {value} at index {where}")
 
 
 def check_system(a, b, c, d) -> tuple[Array, Array, Array, Array]:

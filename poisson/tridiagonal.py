@@ -43,7 +43,8 @@ def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
       what to do.
 
     Raises:
-      ValueError: an unknown method; a length, a dtype or a non-finite entry, by the argument's name.
+      ValueError: an unknown method; a length, a dtype or a non-finite entry, by the argument's
+        name.
 
     Reference:
       Rustad & Falmår (2020), equation (10).

@@ -76,9 +76,8 @@ def plot(results: dict):
     x = s["x"][inner]
     bottom.semilogy(x, s["error"][inner], label="|v - u|")
     bottom.axhline(s["discretisation bound"], color="C0", ls=":", label="its bound, proved")
-    bottom.semilogy(
-        x, np.maximum(s["rounding"][inner], 1e-19), ".", ms=9, color="C1", label="|v - v*|"
-    )
+    rounding = np.maximum(s["rounding"][inner], 1e-19)
+    bottom.semilogy(x, rounding, ".", ms=9, color="C1", label="|v - v*|")
     bottom.semilogy(x, s["rounding bound"][inner], color="k", lw=0.8, label="its bound, proved")
     bottom.set(xlabel="x", ylabel="error")
     bottom.legend(loc="center right")

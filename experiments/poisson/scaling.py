@@ -5,6 +5,7 @@ solveh_banded its ptsv for symmetric positive definite matrices.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import matplotlib.pyplot as plt
@@ -32,26 +33,32 @@ class Config:
 QUICK = Config(exponents=(3.0, 4.0, 5.0, 6.0), rounds=3, max_scan=10_000)
 
 
+def contestants(m: int, scans: bool) -> dict:
+    """Prepared calls for m unknowns, by name."""
+    d = poisson.source(m + 2)[1:-1] / (m + 1) ** 2
+    system = (*poisson_diagonals(m, d.dtype), d)
+    host = np.asarray(d)
+    bands = np.full((3, m), -1.0)
+    bands[1] = 2
+    calls = {
+        "scipy solve_banded": partial(scipy.linalg.solve_banded, (1, 1), bands, host),
+        "scipy solveh_banded": partial(scipy.linalg.solveh_banded, bands[:2], host),
+        "green": partial(jax.jit(poisson.green), d),
+        "partition": partial(jax.jit(poisson.partition), *system),
+        "lapack": partial(jax.jit(poisson.lapack), *system),
+    }
+    if scans:
+        calls["toeplitz"] = partial(jax.jit(poisson.toeplitz), d)
+        calls["thomas"] = partial(jax.jit(poisson.thomas), *system)
+    return calls
+
+
 def run(config: Config) -> dict:
     """Median times by method."""
     series = {}
     for k in track(config.exponents, "scaling"):
         m = round(10**k)
-        d = poisson.source(m + 2)[1:-1] / (m + 1) ** 2
-        system = (*poisson_diagonals(m, d.dtype), d)
-        host = np.asarray(d)
-        bands = np.full((3, m), -1.0)
-        bands[1] = 2
-        calls = {
-            "scipy solve_banded": lambda: scipy.linalg.solve_banded((1, 1), bands, host),
-            "scipy solveh_banded": lambda: scipy.linalg.solveh_banded(bands[:2], host),
-            "green": lambda f=jax.jit(poisson.green): f(d),
-            "partition": lambda f=jax.jit(poisson.partition): f(*system),
-            "lapack": lambda f=jax.jit(poisson.lapack): f(*system),
-        }
-        if m <= config.max_scan:
-            calls["toeplitz"] = lambda f=jax.jit(poisson.toeplitz): f(d)
-            calls["thomas"] = lambda f=jax.jit(poisson.thomas): f(*system)
+        calls = contestants(m, scans=m <= config.max_scan)
         for name, seconds in medians(calls, config.rounds).items():
             series.setdefault(name, []).append((m, seconds))
     rows = []

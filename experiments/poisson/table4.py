@@ -6,6 +6,7 @@ columns "green" and "partition" are the methods to use instead.
 """
 
 import dataclasses
+from functools import partial
 
 import jax
 import matplotlib.pyplot as plt
@@ -42,18 +43,23 @@ class Config:
 QUICK = Config(exponents=(1, 2, 3, 4, 5), rounds=3, max_gib=0.05)
 
 
+def contestants(n: int, dense: bool) -> dict:
+    """Prepared calls for n grid points, by method."""
+    d = poisson.source(n)[1:-1] / (n - 1) ** 2
+    system = (*poisson_diagonals(n - 2, d.dtype), d)
+    arguments = {"toeplitz": (d,), "green": (d,), "thomas": system, "partition": system}
+    if dense:
+        arguments["dense_lu"] = system
+    return {name: partial(jax.jit(getattr(poisson, name)), *a) for name, a in arguments.items()}
+
+
 def run(config: Config) -> dict:
     """Median times by size and method."""
     rows, series = [], {}
     for k in track(config.exponents, "times"):
         n = 10**k
-        d = poisson.source(n)[1:-1] / (n - 1) ** 2
-        system = (*poisson_diagonals(n - 2, d.dtype), d)
-        general = {name: jax.jit(getattr(poisson, name)) for name in METHODS}
-        calls = {name: (lambda f=general[name]: f(*system)) for name in ("thomas", "partition")}
-        calls |= {name: (lambda f=general[name]: f(d)) for name in ("toeplitz", "green")}
-        if dense_lu_bytes(n - 2) <= config.max_gib * 2**30:
-            calls["dense_lu"] = lambda f=general["dense_lu"]: f(*system)
+        needed = dense_lu_bytes(n - 2) / 2**30
+        calls = contestants(n, dense=needed <= config.max_gib)
         times = {name: 1e6 * t for name, t in medians(calls, config.rounds).items()}
         series[n] = times
         paper = dict(zip(METHODS, PAPER.get(k, (None,) * 3)))
@@ -66,7 +72,6 @@ def run(config: Config) -> dict:
                 }
             )
         if "dense_lu" not in calls:
-            needed = dense_lu_bytes(n - 2) / 2**30
             rows[-3]["left out"] = f"needs {needed:.1f} GiB (--max-gib)"
     return {"table": rows, "series": series}
 
