@@ -27,7 +27,7 @@ import numpy as np
 
 DENOMINATOR = {2: 1, 4: 12, 6: 240}
 MIN_POINTS = {2: 3, 4: 3, 6: 8}
-# |error of the rule| <= h² · QUADRATURE_ERROR[order] · h^order · max|f^(order)|: the L1 norms of the
+# |error of the rule| <= h² · QUADRATURE_ERROR[order] · h^order · max|f^(order)|: L1 norms of the
 # Peano kernels under the hat weight, which keep their sign at inner points.
 QUADRATURE_ERROR = {2: 1 / 12, 4: 1 / 240, 6: 31 / 60480}
 # The same constant at the two rows beside the boundary, where order 6 extrapolates: see the tests,

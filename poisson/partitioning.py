@@ -20,40 +20,43 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from poisson.systems import LinearSolution, check_vector, solve_system
+from poisson.recurrences import eliminate, substitute
+from poisson.systems import Facts, LinearSolution, check_vector, solve_system
 
 ROWS_PER_PART = 32
 ROWS_PER_CHUNK = 1 << 16  # four diagonals in float64: 2 MiB, the size of a second-level cache
 
 
-def _eliminate(a: Array, b: Array, c: Array, d: Array):
-    """Forward elimination of rows 1 … L-1 of all parts, (L, parts): last and all (α, λ, ρ)."""
-
-    def step(carry, row):
-        alpha, fill, rho = carry
-        a, b, c, d = row
-        inverse = 1 / (b - a * alpha)
-        carry = c * inverse, -a * fill * inverse, (d - a * rho) * inverse
-        return carry, carry
-
-    zero = jnp.zeros_like(b[0])
-    rows = a[:-1], b[:-1], c[:-1], d[:-1]
-    return lax.scan(step, (zero, zero - 1, zero), rows)  # λ_0 = -1: row 1 holds a_1 s
+def _row_facts(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array, Array]:
+    beside, diagonal = jnp.abs(a) + jnp.abs(c), jnp.abs(b)
+    return beside - diagonal, beside + diagonal, jnp.abs(d)
 
 
 def _reduce(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """What the reduced system needs to know of each part: seven numbers, (7, parts)."""
-    (alpha, fill, rho), rows = _eliminate(a, b, c, d)
+    """What the reduced system needs to know of each part, and its facts: (7 + 3, parts).
 
-    def step(carry, row):
+    The facts of the rows are collected in the same sweep, while the rows are at hand.
+    """
+
+    def forward(carry, row):
+        (alpha, fill, rho), facts = carry
+        a, b, c, d = row
+        inverse = 1 / (b - a * alpha)
+        new = c * inverse, -a * fill * inverse, (d - a * rho) * inverse
+        return (new, tuple(map(jnp.maximum, facts, _row_facts(*row)))), new
+
+    zero = jnp.zeros_like(b[0])
+    start = (zero, zero - 1, zero), _row_facts(a[-1], b[-1], c[-1], d[-1])  # λ_0 = -1: a_1 s
+    ((alpha, fill, rho), facts), rows = lax.scan(forward, start, (a[:-1], b[:-1], c[:-1], d[:-1]))
+
+    def backward(carry, row):
         y, p, q = carry
         alpha, fill, rho = row
         return (rho - alpha * y, fill - alpha * p, -alpha * q), None
 
-    zero = jnp.zeros_like(rho)
-    (y, p, q), _ = lax.scan(step, (zero, zero, zero - 1), rows, reverse=True)
+    (y, p, q), _ = lax.scan(backward, (zero, zero, zero - 1), rows, reverse=True)
     a, b, c, d = a[-1], b[-1], c[-1], d[-1]
-    return jnp.stack([-a * fill, b - a * alpha, c, d - a * rho, y, p, q])
+    return jnp.stack([-a * fill, b - a * alpha, c, d - a * rho, y, p, q, *facts])
 
 
 def _solve_reduced(parts: Array) -> Array:
@@ -63,20 +66,15 @@ def _solve_reduced(parts: Array) -> Array:
     return lax.linalg.tridiagonal_solve(a, b, c.at[-1].set(0), d[:, None])[:, 0]
 
 
-def _substitute(a: Array, b: Array, c: Array, d: Array, before: Array, last: Array) -> Array:
-    """All unknowns of the parts, in order, from the last unknown of each and of the one before."""
-    _, rows = _eliminate(a, b, c, d)
-
-    def step(x, row):
-        alpha, fill, rho = row
-        x = rho - fill * before - alpha * x
-        return x, x
-
-    _, x = lax.scan(step, last, rows, reverse=True)
-    return jnp.concatenate([x, last[None]]).T.reshape(-1)
+def _substitute(a: Array, b: Array, c: Array, d: Array, before: Array, last: Array):
+    """All unknowns, in order, from the last of each part and of the one before; the largest."""
+    d = d.at[0].add(-a[0] * before)
+    x = substitute(*eliminate(a[:-1], b[:-1], c[:-1], d[:-1]), last)
+    x = jnp.concatenate([x, last[None]])
+    return x.T.reshape(-1), jnp.max(jnp.max(jnp.abs(x), axis=0))
 
 
-def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int) -> Array:
+def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int):
     m = b.shape[0]
     lanes = chunk // rows
     chunks = (m - 1) // chunk  # full ones; the rest, never empty, holds the last row
@@ -95,7 +93,10 @@ def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int) ->
     def load_rest():
         size = -(-(m - done) // rows) * rows
         below = a[done - 1 :] if done else jnp.pad(a, (1, 0))
-        vectors = ((below, 0), (b[done:], 1), (c[done:], 0), (d[done:], 0))
+        # Rows of padding are decoupled, and as large as the last row, so that they change no fact.
+        scale = jnp.maximum(jnp.abs(b[-1]), jnp.abs(below[-1]))
+        scale = jnp.where(scale > 0, scale, 1)
+        vectors = ((below, 0), (b[done:], scale), (c[done:], 0), (d[done:], 0))
         return tuple(
             into_lanes(jnp.pad(v, (0, size - v.shape[0]), constant_values=k)) for v, k in vectors
         )
@@ -103,17 +104,23 @@ def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int) ->
     parts = _reduce(*load_rest())
     if chunks:
         first = lax.map(lambda k: _reduce(*load(k)), jnp.arange(chunks))
-        parts = jnp.concatenate([jnp.moveaxis(first, 0, 1).reshape(7, -1), parts], axis=1)
-    last = _solve_reduced(parts)
+        first = jnp.moveaxis(first, 0, 1).reshape(parts.shape[0], -1)
+        parts = jnp.concatenate([first, parts], axis=1)
+    last = _solve_reduced(parts[:7])
     before = jnp.pad(last[:-1], (1, 0))
 
-    def fill_chunk(k, x):
+    def fill_chunk(k, state):
+        x, largest = state
         ends = (lax.dynamic_slice(v, (k * lanes,), (lanes,)) for v in (before, last))
-        return lax.dynamic_update_slice(x, _substitute(*load(k), *ends), (k * chunk,))
+        new, size = _substitute(*load(k), *ends)
+        return lax.dynamic_update_slice(x, new, (k * chunk,)), jnp.maximum(largest, size)
 
-    x = lax.fori_loop(0, chunks, fill_chunk, jnp.zeros_like(d)) if chunks else jnp.zeros_like(d)
-    rest = _substitute(*load_rest(), before[chunks * lanes :], last[chunks * lanes :])
-    return lax.dynamic_update_slice(x, rest[: m - done], (done,))
+    new, largest = _substitute(*load_rest(), before[chunks * lanes :], last[chunks * lanes :])
+    x = jnp.zeros_like(d)
+    if chunks:
+        x, largest = lax.fori_loop(0, chunks, fill_chunk, (x, largest))
+    x = lax.dynamic_update_slice(x, new[: m - done], (done,))
+    return x, Facts(*jnp.max(parts[7:], axis=1), largest)
 
 
 def _layout(m: int, num_parts: int | None) -> tuple[int, int]:

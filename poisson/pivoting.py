@@ -3,9 +3,10 @@
 import jax.numpy as jnp
 from jax import Array, lax
 
-from poisson.systems import LinearSolution, check_vector, solve_system
+from poisson.systems import LinearSolution, check_vector, solve_system, with_facts
 
 
+@with_facts
 def _lapack(a: Array, b: Array, c: Array, d: Array) -> Array:
     return lax.linalg.tridiagonal_solve(jnp.pad(a, (1, 0)), b, jnp.pad(c, (0, 1)), d[:, None])[:, 0]
 
@@ -40,6 +41,7 @@ def lapack(a, b, c, d) -> LinearSolution:
     return solve_system(_lapack, a, b, c, d, pivoted=True)
 
 
+@with_facts
 def _dense_lu(a: Array, b: Array, c: Array, d: Array) -> Array:
     matrix = jnp.diag(b) + jnp.diag(a, -1) + jnp.diag(c, 1)
     return jnp.linalg.solve(matrix, d)
@@ -85,6 +87,7 @@ def dense_lu(a, b, c, d, *, max_bytes: int = 4 << 30) -> LinearSolution:
     if needed > max_bytes:
         raise ValueError(
             f"b: a dense matrix of {b.shape[0]} rows and its factors take "
-            f"{needed / 2**30:.1f} GiB, more than max_bytes = {max_bytes / 2**30:.1f} GiB; use lapack, thomas or partition"
+            f"{needed / 2**30:.1f} GiB, more than max_bytes = {max_bytes / 2**30:.1f} GiB; "
+            f"use lapack, thomas or partition"
         )
     return solve_system(_dense_lu, a, b, c, d, pivoted=True)

@@ -14,27 +14,38 @@ A scan runs one step after the other; these are the methods to study, not the fa
 import jax.numpy as jnp
 from jax import Array, lax
 
-from poisson.systems import LinearSolution, solve_poisson, solve_system
+from poisson.systems import LinearSolution, solve_poisson, solve_system, with_facts
 
 
-def _thomas(a: Array, b: Array, c: Array, d: Array) -> Array:
-    def forward(carry, row):
+def eliminate(below: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
+    """α and ρ of all rows along axis 0; trailing axes are systems side by side."""
+
+    def step(carry, row):
         alpha, rho = carry
         a, b, c, d = row
-        pivot = b - a * alpha
-        carry = c / pivot, (d - a * rho) / pivot
+        inverse = 1 / (b - a * alpha)
+        carry = c * inverse, (d - a * rho) * inverse
         return carry, carry
 
-    zero = jnp.zeros((), b.dtype)
-    rows = jnp.pad(a, (1, 0)), b, jnp.pad(c, (0, 1)), d
-    _, (alpha, rho) = lax.scan(forward, (zero, zero), rows)
+    zero = jnp.zeros_like(b[0])
+    return lax.scan(step, (zero, zero), (below, b, c, d))[1]
 
-    def backward(x, row):
+
+def substitute(alpha: Array, rho: Array, after: Array) -> Array:
+    """x_i = ρ_i - α_i x_(i+1) backwards along axis 0, from the unknown `after` the last row."""
+
+    def step(x, row):
         alpha, rho = row
         x = rho - alpha * x
         return x, x
 
-    return lax.scan(backward, zero, (alpha, rho), reverse=True)[1]
+    return lax.scan(step, after, (alpha, rho), reverse=True)[1]
+
+
+@with_facts
+def _thomas(a: Array, b: Array, c: Array, d: Array) -> Array:
+    alpha, rho = eliminate(jnp.pad(a, (1, 0)), b, jnp.pad(c, (0, 1)), d)
+    return substitute(alpha, rho, jnp.zeros((), b.dtype))
 
 
 def thomas(a, b, c, d) -> LinearSolution:

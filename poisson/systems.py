@@ -5,8 +5,8 @@ A system of m unknowns is given by its three diagonals,
     a_(i-1) x_(i-1) + b_i x_i + c_i x_(i+1) = d_i,      a: (m-1,), b: (m,), c: (m-1,), d: (m,),
 
 so that A = diag(b) + diag(a, -1) + diag(c, 1), as in the paper's equation (10). Each algorithm is a
-plain function (a, b, c, d) -> x; `solve_system` wraps it with the checks, the derivative and the
-status that all of them share.
+function (a, b, c, d) -> (x, facts) of a system; `solve_system` wraps it with the checks, the
+derivative and the status that all of them share.
 """
 
 import enum
@@ -152,48 +152,65 @@ def matvec(a: Array, b: Array, c: Array, x: Array) -> Array:
     return b * x + jnp.pad(c * x[1:], (0, 1)) + jnp.pad(a * x[:-1], (1, 0))
 
 
-def row_sums(a: Array, c: Array) -> Array:
-    """|a_(i-1)| + |c_i|: what each row has beside its diagonal."""
-    return jnp.pad(jnp.abs(a), (1, 0)) + jnp.pad(jnp.abs(c), (0, 1))
+class Facts(NamedTuple):
+    """What a status is made of: four numbers, each a maximum over the rows.
 
-
-def is_dominant(a: Array, b: Array, c: Array) -> Array:
-    """Whether every row is (weakly) diagonally dominant, so that no pivoting is needed."""
-    return jnp.all(jnp.abs(b) >= row_sums(a, c))
-
-
-def status_of(a: Array, b: Array, c: Array, d: Array, x: Array, *, pivoted: bool) -> Array:
-    """The `Status` of x as a solution of A x = d.
-
-    If ‖d‖ < u ‖A‖ ‖x‖, then A is within u ‖A‖ of a singular matrix: singular to working precision.
+    excess: |a_(i-1)| + |c_i| - |b_i|, not positive if the matrix is diagonally dominant;
+    norm: |a_(i-1)| + |b_i| + |c_i|; rhs: |d_i|; size: |x_i|.
     """
-    unit = jnp.finfo(x.dtype).eps / 2
-    norm = jnp.max(jnp.abs(b) + row_sums(a, c))
-    size = jnp.max(jnp.abs(x))
-    if pivoted:
-        status = jnp.int32(Status.SOLVED)
-    else:
-        status = jnp.where(is_dominant(a, b, c), Status.SOLVED, Status.NOT_DOMINANT)
-    ill = jnp.max(jnp.abs(d)) < unit * norm * size
+
+    excess: Array
+    norm: Array
+    rhs: Array
+    size: Array
+
+    @property
+    def dominant(self) -> Array:
+        """Whether no pivoting is needed (false for NaN)."""
+        return self.excess <= 0
+
+
+def with_facts(algorithm: Callable) -> Callable:
+    """`algorithm(a, b, c, d) -> x` as one that returns (x, facts)."""
+
+    def wrapped(a, b, c, d, *options):
+        x = algorithm(a, b, c, d, *options)
+        beside, diagonal = jnp.abs(jnp.pad(a, (1, 0))) + jnp.abs(jnp.pad(c, (0, 1))), jnp.abs(b)
+        columns = beside - diagonal, beside + diagonal, jnp.abs(d), jnp.abs(x)
+        return x, Facts(*(jnp.max(column) for column in columns))
+
+    return wrapped
+
+
+def status_from(facts: Facts, *, pivoted: bool) -> Array:
+    """The `Status` that the facts amount to.
+
+    If max|d| < u ‖A‖ max|x|, then A is within u ‖A‖ of a singular matrix: singular to working
+    precision.
+    """
+    unit = jnp.finfo(facts.size.dtype).eps / 2
+    status = jnp.where(facts.dominant | pivoted, Status.SOLVED, Status.NOT_DOMINANT)
+    ill = facts.rhs < unit * facts.norm * facts.size
     status = jnp.where(ill, Status.ILL_CONDITIONED, status)
-    return jnp.where(jnp.isfinite(size), status, Status.SINGULAR).astype(jnp.int32)
+    return jnp.where(jnp.isfinite(facts.size), status, Status.SINGULAR).astype(jnp.int32)
 
 
 @partial(jax.jit, static_argnames=("algorithm", "options", "pivoted"))
 def _solve_system(algorithm, options, pivoted, a, b, c, d):
-    x = lax.custom_linear_solve(
+    x, facts = lax.custom_linear_solve(
         lambda x: matvec(a, b, c, x),
         d,
         lambda _, rhs: algorithm(a, b, c, rhs, *options),
         lambda _, rhs: algorithm(c, b, a, rhs, *options),
+        has_aux=True,
     )
-    return LinearSolution(x, lax.stop_gradient(status_of(a, b, c, d, x, pivoted=pivoted)))
+    return LinearSolution(x, status_from(lax.stop_gradient(facts), pivoted=pivoted))
 
 
 def solve_system(
     algorithm: Callable, a, b, c, d, *, pivoted: bool, options: tuple = ()
 ) -> LinearSolution:
-    """Run `algorithm(a, b, c, d, *options) -> x` with checks, status and the implicit derivative.
+    """Run `algorithm(a, b, c, d, *options) -> (x, facts)` with checks and implicit derivative.
 
     The derivative solves with A or Aᵀ by the same algorithm; it never differentiates the loops.
     """

@@ -5,22 +5,19 @@ from jax import Array, lax
 from poisson.partitioning import _layout, _partition, partition
 from poisson.pivoting import _lapack, dense_lu, lapack
 from poisson.recurrences import thomas
-from poisson.systems import LinearSolution, is_dominant, solve_system
+from poisson.systems import LinearSolution, solve_system
 
 METHODS = {"thomas": thomas, "partition": partition, "lapack": lapack, "dense_lu": dense_lu}
-PARTITION_FROM = 1 << 15  # below, the two cost about the same, and LAPACK needs no condition
+PARTITION_FROM = 1 << 13  # below, the two cost about the same, and LAPACK needs no condition
 
 
-def _auto(a: Array, b: Array, c: Array, d: Array) -> Array:
+def _auto(a: Array, b: Array, c: Array, d: Array):
     m = b.shape[0]
     if m < PARTITION_FROM:
         return _lapack(a, b, c, d)
-    return lax.cond(
-        is_dominant(a, b, c) | is_dominant(c, b, a),
-        lambda *system: _partition(*system, *_layout(m, None)),
-        _lapack,
-        *(a, b, c, d),
-    )
+    # Whether the matrix is dominant is known only after it has been read; so is then x.
+    x, facts = _partition(a, b, c, d, *_layout(m, None))
+    return lax.cond(facts.dominant, lambda: (x, facts), lambda: _lapack(a, b, c, d))
 
 
 def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
@@ -34,9 +31,9 @@ def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
       c: (m-1,) super-diagonal.
       d: (m,) right-hand side. Batches by `jax.vmap`.
       method: "thomas", "partition" (no pivoting), "lapack", "dense_lu" (pivoting), or "auto":
-        LAPACK's pivoting elimination, except that a diagonally dominant system of 32,768 unknowns
-        or more goes to `partition`. The choice looks at the values, also under `jit`; under
-        `vmap` both are computed, so name a method there.
+        LAPACK's pivoting elimination below 8,192 unknowns; from there on `partition`, and
+        LAPACK's if the matrix turns out not to be diagonally dominant (under `vmap` both are
+        computed, so name a method there).
 
     Returns:
       `LinearSolution` with x of shape (m,) and a status; `Status(int(s.status)).message` says
