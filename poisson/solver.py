@@ -56,7 +56,7 @@ class Solution(NamedTuple):
     A u = d at the interior points, u_0 = left, u_N = right
 
     Args:
-      x: (n,) grid points i/N, each rounded once (once more inside a caller's `jit`).
+      x: (n,) grid points, to a unit in the last place (`poisson.grid` rounds once).
       u: (n,) solution, boundary included.
       residual: () max |f - A u/h²| in the units of f. Rounding u alone leaves about
         4 · 10⁻¹⁶ N² max|u|; the certificate says what that is worth.
@@ -83,22 +83,25 @@ class Solution(NamedTuple):
 
 
 @jax.custom_batching.custom_vmap
-def _materialise(u: Array) -> Array:
-    # The certificate is about the numbers that the caller gets. XLA may compute a cheap array
+def _materialise(v: Array) -> Array:
+    # The certificate is about the numbers that the caller sees. XLA may compute a cheap array
     # twice, once for each use, and round the two differently (a multiply-add fused here and not
-    # there), so u must come to memory before it is used. Nothing is fused across a branch whose
-    # condition is only known at run time; on the CPU an optimization barrier does not help.
-    return lax.cond(jnp.isfinite(u).any(), lambda u: u, lambda u: jnp.full_like(u, jnp.nan), u)
+    # there), so f and u must come to memory before they are used. Nothing is fused across a branch
+    # whose condition is only known at run time; on the CPU an optimization barrier does not help.
+    # NaN in the middle of f or u is NaN everywhere in u, so the other branch tells no lie.
+    middle = v[..., v.shape[-1] // 2]
+    return lax.cond(jnp.isnan(middle).all(), lambda v: jnp.full_like(v, jnp.nan), lambda v: v, v)
 
 
 @_materialise.def_vmap
-def _materialise_batch(axis_size, in_batched, u):
-    return _materialise(u), True
+def _materialise_batch(axis_size, in_batched, v):
+    return _materialise(v), True
 
 
 @jax.custom_jvp
-def _fixed(u: Array) -> Array:
-    return _materialise(u)
+def _fixed(v: Array) -> Array:
+    """v, computed once."""
+    return _materialise(v)
 
 
 @_fixed.defjvp
@@ -107,8 +110,9 @@ def _fixed_jvp(primals, tangents):
 
 
 @partial(jax.jit, static_argnames=("method", "order"))
-def _solve(f: Array, left: Array, right: Array, N: Array, derivative_bound, method, order):
+def _solve(f: Array, left: Array, right: Array, derivative_bound, method: str, order: int):
     n = f.shape[0]
+    f = _fixed(f)
     d = right_hand_side(f, left, right, order)
     if method in SPECIAL:
         v = SPECIAL[method](d)
@@ -118,7 +122,7 @@ def _solve(f: Array, left: Array, right: Array, N: Array, derivative_bound, meth
     u = _fixed(jnp.concatenate([left[None], v, right[None]]))
     proof = certify(f, u, left=left, right=right, order=order, derivative_bound=derivative_bound)
     stats = Stats(lax.stop_gradient(status).astype(jnp.int32), method, order, n)
-    x = jnp.arange(n, dtype=f.dtype) / N
+    x = jnp.arange(n, dtype=f.dtype) / (n - 1)
     return Solution(x, u, proof.residual, proof, stats)
 
 
@@ -178,6 +182,4 @@ def solve(
             raise ValueError(f"{key}: expected a number, got shape {value.shape}")
         check_finite(key, value)
         ends.append(value)
-    # N is an argument because XLA divides by a constant by multiplying with its rounded inverse.
-    N = jnp.asarray(f.shape[0] - 1, f.dtype)
-    return _solve(f, *ends, N, derivative_bound, name, order)
+    return _solve(f, *ends, derivative_bound, name, order)
