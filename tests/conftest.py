@@ -17,5 +17,5 @@ def pytest_collection_modifyitems(config, items):
     if jax.config.jax_enable_x64:
         return
     kept = [item for item in items if item.get_closest_marker("float32")]
-    config.hook.pytest_deselected([item for item in items if item not in set(kept)])
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
     items[:] = kept

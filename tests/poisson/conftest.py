@@ -40,7 +40,7 @@ def distance(computed, exact: list[Fraction]) -> np.ndarray:
     return np.array([abs(float(Fraction(float(v)) - e)) for v, e in zip(computed, exact)])
 
 
-def random_system(m: int, seed: int, dtype=np.float64, dominance: float = 2.0):
+def random_system(m: int, seed: int, dtype=None, dominance: float = 2.0):
     """A non-symmetric system with |b_i| >= `dominance`, neighbours at most 1."""
     rng = np.random.default_rng(seed)
     a, c = rng.uniform(-1, 1, (2, m - 1))

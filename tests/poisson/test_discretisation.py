@@ -1,4 +1,4 @@
-"""Grid, closed solutions, quadrature rules: against high precision, exact moments, Peano kernels."""
+"""Grid, closed solutions, quadrature rules: against ball arithmetic, moments, Peano kernels."""
 
 import math
 

@@ -69,9 +69,7 @@ def test_high_orders_on_the_papers_problem():
 @pytest.mark.float32
 def test_order_two_ignores_the_boundary_values_of_f():
     f = jnp.array([9.0, 1.0, 2.0, 3.0, -7.0])
-    np.testing.assert_array_equal(
-        poisson.solve(f).u, poisson.solve(f.at[0].set(0).at[-1].set(0)).u
-    )
+    np.testing.assert_array_equal(poisson.solve(f).u, poisson.solve(f.at[0].set(0).at[-1].set(0)).u)
 
 
 @pytest.mark.float32
@@ -129,8 +127,7 @@ def test_the_second_call_does_not_retrace():
 
 
 def test_in_a_users_scan():
-    # Implicit Euler steps of u_t = u_xx by repeated Poisson solves would need another matrix; here a
-    # fixed-point iteration of -u'' = exp(u), the Bratu problem, whose solution is known.
+    # A fixed-point iteration of -u'' = exp(u), the Bratu problem, whose solution is known.
     n = 201
 
     @jax.jit

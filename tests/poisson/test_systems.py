@@ -217,14 +217,13 @@ def test_unknown_method_and_too_large_dense_matrix():
     system = random_system(6, seed=0)
     with pytest.raises(ValueError, match="method: expected 'auto' or one of"):
         poisson.tridiagonal_solve(*system, method="gauss")
-    with pytest.raises(ValueError, match="b: a dense matrix of 6 rows .* more than max_bytes"):
+    with pytest.raises(ValueError, match=r"b: a dense matrix of 6 rows .* more than max_bytes"):
         poisson.dense_lu(*system, max_bytes=100)
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(2, 60), st.integers(0, 2**31), st.integers(1, 60))
+@given(st.sampled_from([2, 3, 29, 60]), st.integers(0, 2**31), st.sampled_from([1, 2, 5, 13, 60]))
 def test_partition_equals_thomas_on_random_systems(m, seed, num_parts):
-    # Sizes vary, so this compiles much; 40 examples suffice to hit all remainders of m / num_parts.
     system = random_system(m, seed)
     x = poisson.partition(*system, num_parts=min(num_parts, m)).x
     y = poisson.thomas(*system).x
