@@ -19,9 +19,10 @@ def _green(m: int) -> int:
 def flops(method: str, n: int) -> int:
     """How many floating-point operations a method needs on a grid of n points.
 
-    With m = n - 2 unknowns: thomas 8 m - 7; toeplitz 4 m - 3 (the stored fractions not counted);
-    dense_lu (2/3) m³ + 2 m²; green 2 m per row of its products, about 73 m, as multiply-adds of
-    matrix products.
+        thomas 8 m - 7,    toeplitz 4 m - 3,    dense_lu (2/3) m³ + 2 m²,    green about 73 m
+
+    with m = n - 2 unknowns; the stored fractions of toeplitz are not counted, and the operations of
+    green are those of matrix products.
 
     Args:
       method: "thomas", "toeplitz", "dense_lu" or "green".
@@ -38,7 +39,7 @@ def flops(method: str, n: int) -> int:
       algorithm (3 a step for the back substitution, which needs 2, and the denominator twice) and
       4 n for the triangular solves of LU, which cost 2 n² together.
 
-    Example:
+    Examples:
       >>> import poisson
       >>> poisson.flops("thomas", 1002), poisson.flops("toeplitz", 1002)
       (7993, 3997)

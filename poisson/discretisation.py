@@ -52,7 +52,7 @@ def _to_dtype(values: np.ndarray, dtype) -> jax.Array:
 def grid(n: int, *, dtype=None) -> jax.Array:
     """The n grid points of [0, 1], boundary included.
 
-    x_i = i / (n - 1), each rounded once.
+        x_i = i / (n - 1),        each rounded once
 
     Args:
       n: number of points, at least 3.
@@ -68,7 +68,7 @@ def grid(n: int, *, dtype=None) -> jax.Array:
       Rustad & Falmår (2020), section II.A. Departure: h = 1/(n-1) throughout; the paper's text has
       n = 10^i, its runs n = 10^i + 1.
 
-    Example:
+    Examples:
       >>> import poisson
       >>> poisson.grid(5)
       Array([0.  , 0.25, 0.5 , 0.75, 1.  ], dtype=float64)
@@ -80,7 +80,7 @@ def grid(n: int, *, dtype=None) -> jax.Array:
 def source(n: int, *, dtype=None) -> jax.Array:
     """The paper's right-hand side on the grid.
 
-    f(x_i) = 100 exp(-10 x_i)
+        f(x_i) = 100 exp(-10 x_i)
 
     Args:
       n: number of points, at least 3.
@@ -95,7 +95,7 @@ def source(n: int, *, dtype=None) -> jax.Array:
     Reference:
       Rustad & Falmår (2020), equation (1).
 
-    Example:
+    Examples:
       >>> import poisson
       >>> float(poisson.source(5)[0])
       100.0
@@ -116,7 +116,7 @@ def _exact(n: int) -> np.ndarray:
 def exact_solution(n: int, *, dtype=None) -> jax.Array:
     """The solution of -u'' = 100 exp(-10 x), u(0) = u(1) = 0, on the grid, to full precision.
 
-    u(x) = 1 - (1 - e^-10) x - e^(-10 x)
+        u(x) = 1 - (1 - e^-10) x - e^(-10 x)
 
     Args:
       n: number of points, at least 3.
@@ -133,7 +133,7 @@ def exact_solution(n: int, *, dtype=None) -> jax.Array:
       this is y (1 - e^-10) - e^-10 expm1(10 y) with y = (N - i)/N, and below -expm1(-10 x) +
       x expm1(-10).
 
-    Example:
+    Examples:
       >>> import poisson
       >>> float(poisson.exact_solution(3)[1])
       0.49328475...
@@ -145,10 +145,11 @@ def exact_solution(n: int, *, dtype=None) -> jax.Array:
 def discrete_solution(n: int, *, order: int = 2, dtype=None) -> jax.Array:
     """The exact solution v of the *discrete* equations for the paper's right-hand side.
 
-    v_i = C u(x_i), since u consists of 1, x and e^(-10 x), on which both sides of the scheme act as
-    multiplications: C = (5 h / sinh 5 h)² for order 2, and (10 + 2 cosh 10 h)/12 times that for
-    order 4. The relative discretisation error is C - 1 at every point; comparing a computed v with
-    this array isolates rounding.
+        v_i = C u(x_i),        C = (5 h / sinh 5 h)²
+
+    for order 2, and (10 + 2 cosh 10 h)/12 times that for order 4: u consists of 1, x and e^(-10 x),
+    on which both sides of the scheme act as multiplications. The relative discretisation error is
+    C - 1 at every point; comparing a computed v with this array isolates rounding.
 
     Args:
       n: number of points, at least 3.
@@ -164,7 +165,7 @@ def discrete_solution(n: int, *, order: int = 2, dtype=None) -> jax.Array:
     Reference:
       Not in the paper, which compares with u only.
 
-    Example:
+    Examples:
       >>> import numpy as np, poisson
       >>> v, u = poisson.discrete_solution(11), poisson.exact_solution(11)
       >>> round(float(poisson.relative_error(v, u)), 4)
@@ -183,7 +184,7 @@ def discrete_solution(n: int, *, order: int = 2, dtype=None) -> jax.Array:
 def relative_error(v: jax.Array, u: jax.Array) -> jax.Array:
     """The paper's error measure ε: the largest relative error at an interior point, as a log10.
 
-    ε = max_(0 < i < n-1) log10 |(v_i - u_i) / u_i|
+        ε = max_(0 < i < n-1) log10 |(v_i - u_i) / u_i|
 
     Args:
       v: computed values on the grid, shape (n,).
@@ -199,7 +200,7 @@ def relative_error(v: jax.Array, u: jax.Array) -> jax.Array:
       Rustad & Falmår (2020), equation (9). Departure: the boundary points, where u = 0, are left
       out by definition.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> float(poisson.relative_error(jnp.array([0.0, 1.5, 0.0]), jnp.array([0.0, 1.0, 0.0])))
       -0.3010299956639812

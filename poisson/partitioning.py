@@ -135,8 +135,10 @@ def _layout(m: int, num_parts: int | None) -> tuple[int, int]:
 def partition(a, b, c, d, num_parts: int | None = None) -> LinearSolution:
     """Solve a general tridiagonal system by the partition method, all parts in parallel.
 
-    A x = d with A = diag(b) + diag(a, -1) + diag(c, 1). About 24 operations an unknown against
-    8 of `thomas`, but they are vector operations: m/num_parts steps instead of m.
+        A x = d,        A = diag(b) + diag(a, -1) + diag(c, 1)
+
+    About 24 operations an unknown against 8 of `thomas`, but they are vector operations:
+    m/num_parts steps instead of m.
 
     It does not pivot: `status` says NOT_DOMINANT where that may matter; `lapack` pivots.
 
@@ -158,7 +160,7 @@ def partition(a, b, c, d, num_parts: int | None = None) -> LinearSolution:
       Wang, H. H. (1981), A parallel method for tridiagonal equations, ACM TOMS 7(2), 170-183.
       Departure: the elimination is computed twice rather than stored.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> one = jnp.ones(4)
       >>> d = jnp.array([1.0, 2, 3, 4, 6])

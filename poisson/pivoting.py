@@ -14,8 +14,10 @@ def _lapack(a: Array, b: Array, c: Array, d: Array) -> Array:
 def lapack(a, b, c, d) -> LinearSolution:
     """Solve a general tridiagonal system by elimination with partial pivoting.
 
-    A x = d by LAPACK's gtsv on CPU and cuSPARSE's gtsv2 on GPU. On TPU, XLA has no pivoting
-    tridiagonal solver and runs Thomas's algorithm.
+        A x = d,        A = diag(b) + diag(a, -1) + diag(c, 1)
+
+    LAPACK's gtsv on CPU, cuSPARSE's gtsv2 on GPU. On TPU, XLA has no pivoting tridiagonal solver
+    and runs Thomas's algorithm.
 
     Args:
       a: (m-1,) sub-diagonal.
@@ -32,7 +34,7 @@ def lapack(a, b, c, d) -> LinearSolution:
     Reference:
       Anderson et al., LAPACK Users' Guide, xGTSV. The paper has no pivoting tridiagonal method.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> one = jnp.ones(2)
       >>> poisson.lapack(one, jnp.array([0.0, 1.0, 1.0]), one, jnp.array([1.0, 2.0, 3.0])).x
@@ -55,8 +57,9 @@ def dense_lu_bytes(m: int, dtype=jnp.float64) -> int:
 def dense_lu(a, b, c, d, *, max_bytes: int = 4 << 30) -> LinearSolution:
     """Solve a tridiagonal system as if it were dense, by LU with partial pivoting.
 
-    P A = L U, then L y = P d, U x = y: (2/3) m³ operations and 2 m² numbers of memory. The paper's
-    slow method, kept for comparison.
+        P A = L U,        L y = P d,        U x = y
+
+    (2/3) m³ operations and 2 m² numbers of memory. The paper's slow method, kept for comparison.
 
     Args:
       a: (m-1,) sub-diagonal.
@@ -76,7 +79,7 @@ def dense_lu(a, b, c, d, *, max_bytes: int = 4 << 30) -> LinearSolution:
       Rustad & Falmår (2020), section III.C. Departure: the two triangular solves cost 2 m²
       operations together, not 4 m.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> one = jnp.ones(4)
       >>> poisson.dense_lu(-one, 2 * jnp.ones(5), -one, jnp.array([1.0, 2, 3, 4, 6])).x.round(12)

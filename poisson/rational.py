@@ -17,7 +17,9 @@ from poisson.systems import check_vector
 def rational_solution(f, *, left=0.0, right=0.0, order: int = 2) -> list[Fraction]:
     """The exact solution v* of the discrete equations for the given floating-point numbers.
 
-    N² (-v_(i-1) + 2 v_i - v_(i+1)) = f_i, or the rule of `order` applied to f, without rounding.
+        N² (-v_(i-1) + 2 v_i - v_(i+1)) = f_i
+
+    or the rule of `order` applied to f, without rounding.
 
     Args:
       f: (n,) right-hand side at the grid points, boundary included; concrete values.
@@ -34,7 +36,7 @@ def rational_solution(f, *, left=0.0, right=0.0, order: int = 2) -> list[Fractio
     Reference:
       Not in the paper.
 
-    Example:
+    Examples:
       >>> import poisson
       >>> poisson.rational_solution([0.0, 1.0, 3.0, 0.0])
       [Fraction(0, 1), Fraction(5, 27), Fraction(7, 27), Fraction(0, 1)]

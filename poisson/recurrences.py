@@ -51,7 +51,9 @@ def _thomas(a: Array, b: Array, c: Array, d: Array) -> Array:
 def thomas(a, b, c, d) -> LinearSolution:
     """Solve a general tridiagonal system by Gaussian elimination without pivoting (Thomas).
 
-    A x = d with A = diag(b) + diag(a, -1) + diag(c, 1); 8 operations an unknown.
+        A x = d,        A = diag(b) + diag(a, -1) + diag(c, 1)
+
+    8 operations an unknown.
 
     It does not pivot: reliable for diagonally dominant, symmetric positive definite and M-matrices;
     for others `status` says NOT_DOMINANT or SINGULAR, and `lapack` or `dense_lu`, which pivot, are
@@ -73,7 +75,7 @@ def thomas(a, b, c, d) -> LinearSolution:
       Rustad & Falmår (2020), equations (13) to (15). Departure: 8 m operations, not 11 m; every
       element is set, and c has m - 1 entries.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> one = jnp.ones(4)
       >>> poisson.thomas(-one, 2 * jnp.ones(5), -one, jnp.array([1.0, 2, 3, 4, 6])).x
@@ -105,7 +107,9 @@ def _toeplitz(d: Array) -> Array:
 def toeplitz(d) -> Array:
     """Solve tridiag(-1, 2, -1) v = d by the paper's specialised recurrence.
 
-    v_i <- i/(i+1) (d_i + v_(i-1)) forward, then v_i <- v_i + i/(i+1) v_(i+1) backward;
+        v_i <- i/(i+1) (d_i + v_(i-1))        forward
+        v_i <- v_i + i/(i+1) v_(i+1)          backward
+
     4 operations an unknown once the fractions are stored.
 
     Args:
@@ -122,7 +126,7 @@ def toeplitz(d) -> Array:
       Rustad & Falmår (2020), section III.B. Departure: i/(i+1) is a floating division (copied
       literally, the listing divides integers), and v is set at every point.
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> poisson.toeplitz(jnp.array([1.0, 2.0, 3.0, 4.0, 6.0])).round(12)
       Array([ 6., 11., 14., 14., 10.], dtype=float64)

@@ -24,21 +24,13 @@ SPECIAL = {"green": green, "toeplitz": toeplitz}
 class Stats:
     """How a solution was computed.
 
-    N = num_points - 1 intervals of length h = 1/N.
-
-    Args:
+    Attributes:
       status: () int32, a `Status`.
       method: the method that ran, "auto" resolved.
       order: order of the scheme.
       num_points: number of grid points.
 
-    Returns:
-      The frozen dataclass; only `status` is an array.
-
-    Reference:
-      Conventions of this library.
-
-    Example:
+    Examples:
       >>> import poisson
       >>> poisson.solve(poisson.source(11)).stats.method
       'green'
@@ -53,23 +45,17 @@ class Stats:
 class Solution(NamedTuple):
     """Solution of -u'' = f on a uniform grid.
 
-    A u = d at the interior points, u_0 = left, u_N = right
+        (-u_(i-1) + 2 u_i - u_(i+1)) / h² = f_i,        u_0 = left,  u_N = right
 
-    Args:
+    Attributes:
       x: (n,) grid points, to a unit in the last place (`poisson.grid` rounds once).
       u: (n,) solution, boundary included.
       residual: () max |f - A u/h²| in the units of f. Rounding u alone leaves about
-        4 · 10⁻¹⁶ N² max|u|; the certificate says what that is worth.
+        4e-16 N² max|u|; the certificate says what that is worth.
       certificate: `Certificate`.
       stats: `Stats`.
 
-    Returns:
-      The named tuple.
-
-    Reference:
-      Rustad & Falmår (2020), equation (5).
-
-    Example:
+    Examples:
       >>> import poisson
       >>> poisson.solve(poisson.source(11)).u.shape
       (11,)
@@ -137,8 +123,10 @@ def solve(
 ) -> Solution:
     """Solve -u'' = f on (0, 1) with u(0) = left, u(1) = right, and certify the result.
 
-    (-v_(i-1) + 2 v_i - v_(i+1)) / h² = f_i for order 2, h = 1/(n-1); orders 4 and 6 replace f_i by
-    compact combinations of its neighbours (`poisson.discretisation`).
+        (-v_(i-1) + 2 v_i - v_(i+1)) / h² = f_i,        h = 1/(n-1)
+
+    for order 2; orders 4 and 6 replace f_i by compact combinations of its neighbours
+    (`poisson.discretisation`).
 
     Pure and differentiable in f, left and right (the adjoint is one more solve); batches by
     `jax.vmap`. If the certificate is not used under `jit`, it is not computed.
@@ -163,7 +151,7 @@ def solve(
       Rustad & Falmår (2020), equations (3) to (5). Departure: any boundary values; schemes of order
       4 and 6; by default not an elimination, but the discrete Green's function.
 
-    Example:
+    Examples:
       >>> import poisson
       >>> s = poisson.solve(poisson.source(1001))
       >>> round(float(poisson.relative_error(s.u, poisson.exact_solution(1001))), 4)

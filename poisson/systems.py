@@ -23,16 +23,10 @@ from jax import Array, lax
 class Status(enum.IntEnum):
     """What became of a linear solve; `status.message` says what to do next.
 
-    Args:
-      value: the integer found in a solution's `status`.
+    Attributes:
+      message: one sentence, what happened and what to try.
 
-    Returns:
-      The member of that value.
-
-    Reference:
-      The paper assumes that no pivot vanishes and does not check.
-
-    Example:
+    Examples:
       >>> import poisson
       >>> print(poisson.Status(1).message)
       solved without pivoting, but the matrix is not diagonally dominant: check the residual, ...
@@ -69,19 +63,13 @@ _MESSAGES = {
 class LinearSolution(NamedTuple):
     """Solution of a tridiagonal system.
 
-    A x = d
+        A x = d
 
-    Args:
+    Attributes:
       x: (m,) the solution.
       status: () int32, a `Status`.
 
-    Returns:
-      The named tuple.
-
-    Reference:
-      Rustad & Falmår (2020), equation (10).
-
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> s = poisson.thomas(-jnp.ones(1), 2 * jnp.ones(2), -jnp.ones(1), jnp.ones(2))
       >>> s.x, poisson.Status(int(s.status)).name

@@ -23,7 +23,7 @@ def _auto(a: Array, b: Array, c: Array, d: Array):
 def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
     """Solve a general tridiagonal system by the method named, or by the best one for it.
 
-    A x = d with A = diag(b) + diag(a, -1) + diag(c, 1).
+        A x = d,        A = diag(b) + diag(a, -1) + diag(c, 1)
 
     Args:
       a: (m-1,) sub-diagonal.
@@ -46,7 +46,7 @@ def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
     Reference:
       Rustad & Falmår (2020), equation (10).
 
-    Example:
+    Examples:
       >>> import jax.numpy as jnp, poisson
       >>> one = jnp.ones(4)
       >>> d = jnp.array([1.0, 2, 3, 4, 6])

@@ -93,10 +93,11 @@ def test_docstrings_are_complete(name, value):
     text = inspect.getdoc(value)
     first = text.splitlines()[0]
     assert first.endswith("."), f"{name}: the first line is not a sentence: {first!r}"
-    for section in ("Args:", "Returns:", "Reference:", "Example:"):
+    function = inspect.isfunction(value)
+    sections = ["Args:", "Returns:", "Raises:", "Reference:"] if function else ["Attributes:"]
+    for section in [*sections, "Examples:"]:
         assert f"\n{section}\n" in text, f"{name}: no section {section}"
-    if inspect.isfunction(value):
-        assert "\nRaises:\n" in text, f"{name}: no section Raises:"
+    if function:
         arguments = text.split("\nArgs:\n")[1].split("\nReturns:\n")[0]
         for parameter in inspect.signature(value).parameters:
             assert f"  {parameter}:" in arguments, f"{name}: {parameter} is not described"
