@@ -23,7 +23,7 @@ from jax import Array, lax
 from poisson.recurrences import eliminate, substitute
 from poisson.systems import Facts, LinearSolution, check_vector, solve_system
 
-ROWS_PER_PART = 32
+ROWS_PER_PART = 16
 ROWS_PER_CHUNK = 1 << 16  # four diagonals in float64: 2 MiB, the size of a second-level cache
 
 
@@ -32,10 +32,10 @@ def _row_facts(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array, Ar
     return beside - diagonal, beside + diagonal, jnp.abs(d)
 
 
-def _reduce(a: Array, b: Array, c: Array, d: Array) -> Array:
-    """What the reduced system needs to know of each part, and its facts: (7 + 3, parts).
+def _reduce(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
+    """What the reduced system needs to know of each part, (7, parts), and the rows' facts, (3,).
 
-    The facts of the rows are collected in the same sweep, while the rows are at hand.
+    The facts are collected in the same sweep, while the rows are at hand.
     """
 
     def forward(carry, row):
@@ -56,7 +56,8 @@ def _reduce(a: Array, b: Array, c: Array, d: Array) -> Array:
 
     (y, p, q), _ = lax.scan(backward, (zero, zero, zero - 1), rows, reverse=True)
     a, b, c, d = a[-1], b[-1], c[-1], d[-1]
-    return jnp.stack([-a * fill, b - a * alpha, c, d - a * rho, y, p, q, *facts])
+    parts = jnp.stack([-a * fill, b - a * alpha, c, d - a * rho, y, p, q])
+    return parts, jnp.max(jnp.stack(facts), axis=1)
 
 
 def _solve_reduced(parts: Array) -> Array:
@@ -101,12 +102,12 @@ def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int):
             into_lanes(jnp.pad(v, (0, size - v.shape[0]), constant_values=k)) for v, k in vectors
         )
 
-    parts = _reduce(*load_rest())
+    parts, facts = _reduce(*load_rest())
     if chunks:
-        first = lax.map(lambda k: _reduce(*load(k)), jnp.arange(chunks))
-        first = jnp.moveaxis(first, 0, 1).reshape(parts.shape[0], -1)
-        parts = jnp.concatenate([first, parts], axis=1)
-    last = _solve_reduced(parts[:7])
+        first, more = lax.map(lambda k: _reduce(*load(k)), jnp.arange(chunks))
+        parts = jnp.concatenate([jnp.moveaxis(first, 0, 1).reshape(7, -1), parts], axis=1)
+        facts = jnp.maximum(facts, jnp.max(more, axis=0))
+    last = _solve_reduced(parts)
     before = jnp.pad(last[:-1], (1, 0))
 
     def fill_chunk(k, state):
@@ -116,11 +117,10 @@ def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int):
         return lax.dynamic_update_slice(x, new, (k * chunk,)), jnp.maximum(largest, size)
 
     new, largest = _substitute(*load_rest(), before[chunks * lanes :], last[chunks * lanes :])
-    x = jnp.zeros_like(d)
+    x = jnp.pad(new[: m - done], (done, 0))
     if chunks:
         x, largest = lax.fori_loop(0, chunks, fill_chunk, (x, largest))
-    x = lax.dynamic_update_slice(x, new[: m - done], (done,))
-    return x, Facts(*jnp.max(parts[7:], axis=1), largest)
+    return x, Facts(*facts, largest)
 
 
 def _layout(m: int, num_parts: int | None) -> tuple[int, int]:
@@ -147,7 +147,7 @@ def partition(a, b, c, d, num_parts: int | None = None) -> LinearSolution:
       b: (m,) diagonal.
       c: (m-1,) super-diagonal.
       d: (m,) right-hand side. Batches by `jax.vmap`.
-      num_parts: how many parts; the default makes parts of 32 rows.
+      num_parts: how many parts; the default makes parts of 16 rows.
 
     Returns:
       `LinearSolution` with x of shape (m,) and a status.

@@ -90,11 +90,11 @@ def poisson_batch(batch: int, m: int) -> Contest:
 
 
 def general_batch(batch: int, m: int) -> Contest:
-    """vmap(partition) against a loop of solve_banded."""
+    """vmap(thomas) against a loop of solve_banded."""
     systems = [_dominant(m, seed) for seed in range(batch)]
     bands = [_bands(*s[:3]) for s in systems]
     device = tuple(jnp.asarray(np.stack(v)) for v in zip(*systems))
-    compiled = jax.jit(jax.vmap(poisson.partition)).lower(*device).compile()
+    compiled = jax.jit(jax.vmap(poisson.thomas)).lower(*device).compile()
 
     def loop():
         return [scipy.linalg.solve_banded((1, 1), ab, s[3]) for ab, s in zip(bands, systems)]
@@ -123,6 +123,6 @@ def rows(quick: bool) -> list[Row]:
     ]
     found += [
         Row("poisson green, 1000 of 1000", 0.5, lambda: poisson_batch(1000, 1000)),
-        Row("poisson partition, 1000 of 1000", 0.5, lambda: general_batch(1000, 1000)),
+        Row("poisson thomas, 1000 of 1000", 0.5, lambda: general_batch(1000, 1000)),
     ]
     return found
