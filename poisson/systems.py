@@ -107,14 +107,16 @@ def check_vector(name: str, value, minimum: int = 1) -> Array:
     return array
 
 
-_all_finite = jax.jit(lambda array: jnp.isfinite(array).all())
-
-
 def check_finite(name: str, array) -> None:
     """Refuse NaN and infinity by name and place, if the entries are known now."""
-    if is_concrete(array) and not bool(_all_finite(array)):
-        where = np.flatnonzero(~np.isfinite(np.asarray(array).ravel()))[0]
-        value = np.asarray(array).ravel()[where]
+    if not is_concrete(array):
+        return
+    # By NumPy: inside a caller's jit even an operation on known numbers would be traced.
+    values = np.asarray(array).ravel()
+    finite = np.isfinite(values)
+    if not finite.all():
+        where = int(np.argmin(finite))
+        value = values[where]
         raise ValueError(f"{name}: expected finite values, got {value} at index {where}")
 
 

@@ -29,9 +29,19 @@ VOCABULARY = {
 
 
 def public(package: str) -> list[tuple[str, object]]:
-    """The public functions and classes of a package, by its __all__."""
+    """The public functions and classes of a package, by its __all__; of public modules too."""
     module = importlib.import_module(package)
-    return [(f"{package}.{name}", getattr(module, name)) for name in getattr(module, "__all__", ())]
+    found = []
+    for name in getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if not inspect.ismodule(value):
+            found.append((f"{package}.{name}", value))
+            continue
+        for inner, item in vars(value).items():
+            own = getattr(item, "__module__", None) == value.__name__
+            if own and not inner.startswith("_") and callable(item):
+                found.append((f"{package}.{name}.{inner}", item))
+    return found
 
 
 PUBLIC = [item for package in PACKAGES for item in public(package)]

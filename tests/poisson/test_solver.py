@@ -159,6 +159,15 @@ def test_bad_input_is_named():
 
 
 @pytest.mark.float32
+def test_known_arrays_inside_jit_are_checked_not_traced():
+    f, bad = poisson.source(9), poisson.source(9).at[3].set(jnp.inf)
+    u = jax.jit(lambda scale: scale * poisson.solve(f).u)(2.0)
+    np.testing.assert_allclose(u, 2 * poisson.solve(f).u, rtol=1e-6)
+    with pytest.raises(ValueError, match="f: expected finite values, got inf at index 3"):
+        jax.jit(lambda scale: scale * poisson.solve(bad).u)(2.0)
+
+
+@pytest.mark.float32
 def test_nan_under_jit_is_a_status_and_no_bound():
     solution = jax.jit(poisson.solve)(jnp.ones(50).at[7].set(jnp.nan))
     assert int(solution.stats.status) == poisson.Status.SINGULAR

@@ -1,0 +1,292 @@
+"""A rigorous enclosure of the relaxed squared radius, in ball arithmetic.
+
+Nothing of the solver is trusted: a solution is three guesses, α, W and points x, and what follows
+from them is computed again in Arb's balls, with every rounding enclosed.
+
+Above: let α >= 0 and S = Σ α_i Q_i ⪰ λ I. For the reported x̃ and r = Σ α_i (Q_i x̃ + g_i), every
+admissible x has Σ α_i f_i(x) <= 0, so
+
+    λ ‖x - x̃‖² <= -Σ α_i f_i(x̃) - 2 r'(x - x̃),
+
+and the optimal value of the relaxation is at most (-Σ α_i f_i(x̃) + ‖r‖²/λ) / λ.
+
+Below: any W ⪰ 0 and x with tr(Q_i W) + f_i(x) <= 0 give the value tr W. The solution's own hold
+only up to rounding, so they are replaced by those of slightly tightened constraints where need be.
+W is written as L L', so that it is positive semidefinite by construction.
+
+S ⪰ λ I is proved with an approximate inverse R of the Cholesky factor of S - λ I: R (S - λ I) R' is
+evaluated in balls, and by Gershgorin's circles it is positive definite, hence S - λ I is.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from flint import arb, arb_mat, ctx
+
+from chebyshev.geometry import scaled
+from chebyshev.relaxation import Solution, solve_scaled
+from chebyshev.sets import Ellipsoids
+
+BITS = 64
+MARGINS = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
+
+
+class Certificate(NamedTuple):
+    """What is proved about the relaxed Chebyshev centre.
+
+        lower <= optimal value of (15) and (17) <= upper,        ‖x' - x‖ <= radius
+
+    for every admissible x' and the estimate x of the solution.
+
+    Attributes:
+      lower: proved lower bound of the relaxed squared radius; 0 if none could be proved.
+      upper: proved upper bound; inf if none could be proved.
+      radius: proved radius of a ball around the estimate that holds the whole set.
+      gap: (upper - lower) / (1 + |upper|).
+
+    Examples:
+      >>> import jax.numpy as jnp, chebyshev
+      >>> sets = chebyshev.box(jnp.zeros(2), jnp.array([2.0, 4.0]))
+      >>> c = chebyshev.certify(sets, chebyshev.rcc(sets))
+      >>> c.lower <= 5 <= c.upper, c.gap < 1e-8
+      (True, True)
+    """
+
+    lower: float
+    upper: float
+    radius: float
+    gap: float
+
+
+def _column(values) -> arb_mat:
+    return arb_mat([[arb(float(v))] for v in np.asarray(values)])
+
+
+def _matrix(values) -> arb_mat:
+    values = np.asarray(values)
+    return arb_mat(*values.shape, [arb(v) for v in values.ravel().tolist()])
+
+
+def _up(x: arb) -> float:
+    """A float that is not below x."""
+    return float(np.nextafter(float(x.upper()), np.inf)) if x.is_finite() else float("inf")
+
+
+def _down(x: arb) -> float:
+    return float(np.nextafter(float(x.lower()), -np.inf)) if x.is_finite() else float("-inf")
+
+
+class _Exact:
+    """The constraints in ball arithmetic, from the numbers that the user's sets hold."""
+
+    def __init__(self, sets: Ellipsoids):
+        self.m = sets.dim
+        self.coordinates = sets.coordinates
+        self.factors = [_matrix(F) for F in sets.factors]
+        self.targets = [_column(t) for t in sets.targets]
+        self.linear = [_column(v) for v in sets.linear]
+        self.constant = [arb(float(c)) for c in sets.constant]
+        self.bounds = [(arb(float(a)), arb(float(b))) for a, b in zip(sets.lo, sets.hi)]
+        self.normals = [_column(v) for v in sets.normals]
+        ends = zip(sets.slab_lo, sets.slab_hi)
+        self.slab_bounds = [(arb(float(a)), arb(float(b))) for a, b in ends]
+
+    def values_and_gradients(self, x: arb_mat) -> tuple[list[arb], list[arb_mat]]:
+        """f_i(x), and Q_i x + g_i as columns."""
+        values, gradients = [], []
+        for F, t, h, c in zip(self.factors, self.targets, self.linear, self.constant):
+            miss = F * x - t
+            square = (miss.transpose() * miss)[0, 0]
+            values.append(square + 2 * (h.transpose() * x)[0, 0] + c)
+            gradients.append(F.transpose() * miss + h)
+        for j, (lo, hi) in zip(self.coordinates, self.bounds):
+            values.append((x[j, 0] - lo) * (x[j, 0] - hi))
+            gradient = arb_mat(self.m, 1)
+            gradient[j, 0] = x[j, 0] - (lo + hi) / 2
+            gradients.append(gradient)
+        for v, (lo, hi) in zip(self.normals, self.slab_bounds):
+            along = (v.transpose() * x)[0, 0]
+            values.append((along - lo) * (along - hi))
+            gradients.append(v * (along - (lo + hi) / 2))
+        return values, gradients
+
+    def combine(self, alpha) -> arb_mat:
+        """Σ α_i Q_i."""
+        alpha = [arb(float(a)) for a in alpha]
+        total = arb_mat(self.m, self.m)
+        for a, F in zip(alpha, self.factors):
+            total += (F.transpose() * F) * a
+        first = len(self.factors)
+        for a, j in zip(alpha[first:], self.coordinates):
+            total[j, j] += a
+        for a, v in zip(alpha[first + len(self.coordinates) :], self.normals):
+            total += (v * v.transpose()) * a
+        return total
+
+    def traces_of_square(self, L: arb_mat) -> list[arb]:
+        """tr(Q_i L L')."""
+
+        def square(entries):
+            return sum((v * v for v in entries), arb(0))
+
+        found = [square((F * L).entries()) for F in self.factors]
+        found += [square(L[j, i] for i in range(self.m)) for j in self.coordinates]
+        return found + [square((v.transpose() * L).entries()) for v in self.normals]
+
+
+def _is_positive_definite(matrix: arb_mat) -> bool:
+    """Proof by Gershgorin's circles after an approximate congruence to the identity."""
+    m = matrix.nrows()
+    middle = np.array([float(v) for v in matrix.entries()]).reshape(m, m)
+    try:
+        factor = scipy.linalg.cholesky(middle, lower=True)
+    except (scipy.linalg.LinAlgError, ValueError):
+        return False
+    R = _matrix(scipy.linalg.solve_triangular(factor, np.eye(m), lower=True))
+    image = R * matrix * R.transpose()
+    for i in range(m):
+        row = [image[i, j] for j in range(m)]
+        others = sum((abs(v) for j, v in enumerate(row) if j != i), arb(0))
+        if not row[i] > others:
+            return False
+    return True
+
+
+def _upper(exact: _Exact, alpha: np.ndarray, x: arb_mat) -> tuple[float, float]:
+    """Proved upper bounds of the value and of the radius around x."""
+    total = exact.combine(alpha)
+    identity = arb_mat(exact.m, exact.m)
+    for i in range(exact.m):
+        identity[i, i] = 1
+    for margin in MARGINS:
+        bound = arb(1) - arb(margin)
+        if _is_positive_definite(total - identity * bound):
+            break
+    else:
+        return float("inf"), float("inf")
+    values, gradients = exact.values_and_gradients(x)
+    weights = [arb(float(a)) for a in alpha]
+    value = -sum((a * f for a, f in zip(weights, values)), arb(0))
+    r = arb_mat(exact.m, 1)
+    for a, gradient in zip(weights, gradients):
+        r += gradient * a
+    norm = (r.transpose() * r)[0, 0].sqrt()
+    # λ t² <= value + 2 ‖r‖ t for t = ‖x' - x‖.
+    under = (norm * norm + bound * value).max(arb(0))
+    radius = (norm + under.sqrt()) / bound
+    return _up((value + norm * norm / bound) / bound), _up(radius)
+
+
+def _value_if_feasible(exact: _Exact, W: np.ndarray, x: np.ndarray) -> float:
+    """tr W, rounded down, if (W, x) is proved feasible; else 0."""
+    # L L' is positive semidefinite by construction, and within rounding of W.
+    eigenvalues, vectors = scipy.linalg.eigh(W)
+    L = _matrix(vectors * np.sqrt(np.maximum(eigenvalues, 0)))
+    values, _ = exact.values_and_gradients(_column(x))
+    if not all(trace + value <= 0 for trace, value in zip(exact.traces_of_square(L), values)):
+        return 0.0
+    return max(_down(sum((v * v for v in L.entries()), arb(0))), 0.0)
+
+
+def _lower(sets: Ellipsoids, exact: _Exact, solution: Solution) -> float:
+    """A proved lower bound of the value."""
+    violation = float(solution.infeasibility)
+    for tightening in (0.0, 3e-11, 1e-10, 1e-9, 1e-8, 1e-6, 1e-4):
+        if tightening == 0 and violation > -1e-15:
+            continue
+        if tightening > 0:
+            # The optimum of slightly smaller sets is inside the given ones, rounding and all.
+            problem = scaled(sets)
+            problem = problem._replace(d=problem.d + tightening)
+            solution = solve_scaled(problem, sets.coordinates, tightening / 3, 60)
+        found = _value_if_feasible(exact, np.asarray(solution.W), np.asarray(solution.primal_x))
+        if found:
+            return found
+    return 0.0
+
+
+def _compare_with_cvxpy(sets: Ellipsoids, solver: str) -> tuple[float, np.ndarray]:
+    """The value and x of (15) by a general semidefinite solver."""
+    import cvxpy as cp
+
+    m = sets.dim
+    # Δ - xx' ⪰ 0 as one matrix [[Δ, x], [x', 1]] ⪰ 0.
+    block = cp.Variable((m + 1, m + 1), PSD=True)
+    delta, x = block[:m, :m], block[:m, m]
+    constraints = [block[m, m] == 1]
+    for i, (F, t) in enumerate(zip(sets.factors, sets.targets)):
+        F, t = np.asarray(F), np.asarray(t)
+        g = np.asarray(sets.linear[i]) - F.T @ t
+        d = float(sets.constant[i]) + t @ t
+        expression = cp.trace(F.T @ F @ delta) + 2 * g @ x + d
+        constraints.append(expression / float(sets.scale[i]) <= 0)
+    for j, lo, hi in zip(sets.coordinates, sets.lo.tolist(), sets.hi.tolist()):
+        constraints.append(delta[j, j] - (lo + hi) * x[j] + lo * hi <= 0)
+    for v, lo, hi in zip(sets.normals, sets.slab_lo.tolist(), sets.slab_hi.tolist()):
+        v = np.asarray(v)
+        expression = cp.trace(np.outer(v, v) @ delta) - (lo + hi) * (v @ x) + lo * hi
+        constraints.append(expression / ((hi - lo) / 2) ** 2 <= 0)
+    # tr Δ - ‖x‖² is concave.
+    problem = cp.Problem(cp.Maximize(cp.trace(delta) - cp.sum_squares(x)), constraints)
+    problem.solve(solver=solver)
+    return float(problem.value), np.asarray(x.value)
+
+
+def certify(
+    sets: Ellipsoids, solution: Solution, *, backend: str = "arb", solver: str = "CLARABEL"
+):
+    """Prove an enclosure of the relaxed value and a radius, or compare with a general solver.
+
+        lower <= max { tr W : tr(Q_i W) + f_i(x) <= 0, W ⪰ 0 } <= upper
+
+    Runs on the host, outside of `jit`. What is certified is the set as its arrays hold it: factors,
+    targets and bounds, each number exact.
+
+    Args:
+      sets: the sets that were solved, concrete.
+      solution: what `rcc` returned for them; any other α, W and x will do, with a wider enclosure.
+      backend: "arb" proves, in ball arithmetic; "cvxpy" solves (15) again with CVXPY.
+      solver: the solver that CVXPY uses: "CLARABEL" or "SCS".
+
+    Returns:
+      `Certificate` for "arb"; for "cvxpy" the pair (value, x) of that solver.
+
+    Raises:
+      ValueError: an unknown backend; a solution of another dimension.
+
+    Reference:
+      Rump, Verification methods, Acta Numerica 2010 (positive definiteness); weak duality of (15)
+      and (17).
+
+    Examples:
+      >>> import jax.numpy as jnp, chebyshev
+      >>> sets = chebyshev.noise_ball(jnp.eye(3), jnp.ones(3), 4.0)
+      >>> chebyshev.certify(sets, chebyshev.rcc(sets)).gap < 1e-8
+      True
+    """
+    if backend not in ("arb", "cvxpy"):
+        raise ValueError(f"backend: expected 'arb' or 'cvxpy', got {backend!r}")
+    k = len(sets.names)
+    if solution.x.shape != (sets.dim,) or solution.alpha.shape != (k,):
+        raise ValueError(
+            f"solution: expected x of shape ({sets.dim},) and alpha of shape ({k},), got "
+            f"{solution.x.shape} and {solution.alpha.shape}"
+        )
+    if backend == "cvxpy":
+        return _compare_with_cvxpy(sets, solver)
+    numbers = (solution.x, solution.alpha, solution.W, solution.primal_x)
+    if not all(bool(jnp.isfinite(v).all()) for v in numbers):
+        return Certificate(0.0, float("inf"), float("inf"), float("inf"))
+    old = ctx.prec
+    ctx.prec = BITS
+    try:
+        exact = _Exact(sets)
+        alpha = np.maximum(np.asarray(solution.alpha), 0)
+        upper, radius = _upper(exact, alpha, _column(solution.x))
+        lower = _lower(sets, exact, solution)
+    finally:
+        ctx.prec = old
+    gap = (upper - lower) / (1 + abs(upper)) if np.isfinite(upper) else float("inf")
+    return Certificate(lower, upper, radius, gap)

@@ -1,0 +1,112 @@
+"""The constraints as the solver sees them: divided by their scales, products in cheapest form.
+
+A quadratic is a matrix Q_i; a slab is a vector v_i with Q_i = v_i v_i', for a box a multiple of a
+unit vector, so that its products cost nothing.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from chebyshev.sets import Ellipsoids
+
+
+class Scaled(NamedTuple):
+    """The constraints divided by their scales: f_i(0) = d_i, and Q_i as matrices or as v_i v_i'."""
+
+    Q: Array  # (p, m, m)
+    weight: Array  # (b,): v = weight_j e_j
+    rows: Array  # (q, m): v
+    g: Array  # (k, m)
+    d: Array  # (k,)
+    scale: Array  # (k,)
+
+
+def scaled(sets: Ellipsoids) -> Scaled:
+    """The constraints of `sets` in units of their scales."""
+    Q = [F.T @ F / s for F, s in zip(sets.factors, sets.scale)]
+    shift = [F.T @ t for F, t in zip(sets.factors, sets.targets)]
+    g = sets.linear - jnp.array(shift).reshape(sets.linear.shape)
+    d = sets.constant + jnp.array([t @ t for t in sets.targets])
+    half, middle = (sets.hi - sets.lo) / 2, (sets.hi + sets.lo) / 2
+    slab_half, slab_middle = (sets.slab_hi - sets.slab_lo) / 2, (sets.slab_hi + sets.slab_lo) / 2
+    box_g = jnp.zeros((half.shape[0], sets.dim))
+    if sets.coordinates:
+        index = jnp.array(sets.coordinates)
+        box_g = box_g.at[jnp.arange(half.shape[0]), index].set(-middle / half**2)
+    rows = sets.normals / slab_half[:, None]
+    slab_g = -rows * (slab_middle / slab_half)[:, None]
+    return Scaled(
+        jnp.stack(Q) if Q else jnp.zeros((0, sets.dim, sets.dim)),
+        1 / half,
+        rows,
+        jnp.concatenate([g / sets.scale[:, None], box_g, slab_g]),
+        jnp.concatenate(
+            [d / sets.scale, (middle / half) ** 2 - 1, (slab_middle / slab_half) ** 2 - 1]
+        ),
+        jnp.concatenate([sets.scale, half**2, slab_half**2]),
+    )
+
+
+class Geometry:
+    """Products with the matrices Q_i, each in its cheapest form."""
+
+    def __init__(self, problem: Scaled, coordinates: tuple[int, ...]):
+        self.problem = problem
+        self.p, self.m, _ = problem.Q.shape
+        self.b = len(coordinates)
+        self.whole = coordinates == tuple(range(self.m))
+        self.index = jnp.array(coordinates, int)
+
+    def _take(self, X: Array) -> Array:
+        return X if self.whole else X[self.index]
+
+    def along(self, X: Array) -> Array:
+        """V X: one row for each v."""
+        weight = self.problem.weight.reshape(-1, *[1] * (X.ndim - 1))
+        return jnp.concatenate([weight * self._take(X), self.problem.rows @ X])
+
+    def combine(self, alpha: Array) -> Array:
+        """Σ α_i Q_i."""
+        quadratics, boxes, slabs = jnp.split(alpha, [self.p, self.p + self.b])
+        total = jnp.einsum("p,pij->ij", quadratics, self.problem.Q)
+        total = total + (self.problem.rows.T * slabs) @ self.problem.rows
+        return total.at[self.index, self.index].add(boxes * self.problem.weight**2)
+
+    def inner(self, S: Array) -> Array:
+        """tr(Q_i S), S symmetric."""
+        rows = self.problem.rows
+        return jnp.concatenate(
+            [
+                jnp.sum(self.problem.Q * S, axis=(1, 2)),
+                self.problem.weight**2 * self._take(jnp.diagonal(S)),
+                jnp.sum((rows @ S) * rows, axis=1),
+            ]
+        )
+
+    def squares(self, x: Array) -> Array:
+        """x'Q_i x."""
+        return jnp.concatenate([jnp.einsum("i,pij,j->p", x, self.problem.Q, x), self.along(x) ** 2])
+
+    def values(self, x: Array) -> Array:
+        """f_i(x)."""
+        return self.squares(x) + 2 * self.problem.g @ x + self.problem.d
+
+    def gradients(self, x: Array) -> Array:
+        """Q_i x + g_i, (k, m): half the gradients of f_i."""
+        along = self.along(x)
+        boxes = jnp.zeros((self.b, self.m))
+        boxes = boxes.at[jnp.arange(self.b), self.index].set(self.problem.weight * along[: self.b])
+        slabs = self.problem.rows * along[self.b :, None]
+        return jnp.concatenate([self.problem.Q @ x, boxes, slabs]) + self.problem.g
+
+    def schur(self, W: Array, inverse: Array) -> Array:
+        """T_ij = tr(Q_i W Q_j Z⁻¹)."""
+        VW, VZ = self.along(W), self.along(inverse)
+        slabs = self.along(VW.T) * self.along(VZ.T)
+        if not self.p:
+            return slabs
+        products = [W @ Q @ inverse for Q in self.problem.Q]
+        left = jnp.stack([self.inner((X + X.T) / 2) for X in products], axis=1)  # (k, p)
+        return jnp.concatenate([left, jnp.concatenate([left[self.p :].T, slabs])], axis=1)
