@@ -61,7 +61,7 @@ class Certificate(NamedTuple):
 
 
 def _column(values) -> arb_mat:
-    return arb_mat([[arb(float(v))] for v in np.asarray(values)])
+    return arb_mat([[arb(v)] for v in np.asarray(values).tolist()])
 
 
 def _matrix(values) -> arb_mat:
@@ -87,11 +87,14 @@ class _Exact:
         self.factors = [_matrix(F) for F in sets.factors]
         self.targets = [_column(t) for t in sets.targets]
         self.linear = [_column(v) for v in sets.linear]
-        self.constant = [arb(float(c)) for c in sets.constant]
-        self.bounds = [(arb(float(a)), arb(float(b))) for a, b in zip(sets.lo, sets.hi)]
+        self.constant = [arb(c) for c in sets.constant.tolist()]
         self.normals = [_column(v) for v in sets.normals]
-        ends = zip(sets.slab_lo, sets.slab_hi)
-        self.slab_bounds = [(arb(float(a)), arb(float(b))) for a, b in ends]
+
+        def pairs(lo, hi):
+            return [(arb(a), arb(b)) for a, b in zip(lo.tolist(), hi.tolist())]
+
+        self.bounds = pairs(sets.lo, sets.hi)
+        self.slab_bounds = pairs(sets.slab_lo, sets.slab_hi)
 
     def values_and_gradients(self, x: arb_mat) -> tuple[list[arb], list[arb_mat]]:
         """f_i(x), and Q_i x + g_i as columns."""
