@@ -244,13 +244,19 @@ class Point(NamedTuple):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def optimum(problem: Scaled, coordinates, rtol, max_steps) -> Point:
-    geometry = Geometry(problem, coordinates)
-    state = lax.while_loop(
-        lambda s: (s.status == RUNNING) & (s.step < max_steps),
-        lambda s: _step(geometry, s, rtol),
-        _start(geometry),
-    )
-    return Point(*state.best, state.smooth, state.status, state.step)
+    # One problem of a batch after the other: each stops by itself, and on the CPU of jaxlib 0.10.2
+    # a batched loop over these factorisations was seen to wait for ever.
+    @jax.custom_batching.sequential_vmap
+    def run(problem):
+        geometry = Geometry(problem, coordinates)
+        state = lax.while_loop(
+            lambda s: (s.status == RUNNING) & (s.step < max_steps),
+            lambda s: _step(geometry, s, rtol),
+            _start(geometry),
+        )
+        return Point(*state.best, state.smooth, state.status, state.step)
+
+    return run(problem)
 
 
 @optimum.defjvp

@@ -118,7 +118,9 @@ def run_all(argv: list[str]) -> int:
                 record, computed = runner.run(experiment, config, options.out, force=options.force)
         except Exception as error:  # reported below, after the others have run
             failed.append(name)
-            errors.print(f"{name} failed: {type(error).__name__}: {error}", style="red")
+            errors.print(
+                f"{name} failed: {type(error).__name__}: {error}", style="red", markup=False
+            )
             continue
         seconds = record["seconds"]
         state = (
@@ -166,8 +168,8 @@ def main(argv: list[str]) -> int:
                 return run_one(catalogue.find(package, name), rest)
             case [package, *_]:
                 catalogue.find(package, "")
-    except ValueError as error:
-        errors.print(f"error: {error}", style="red", highlight=False, soft_wrap=True)
+    except (ValueError, OSError) as error:
+        errors.print(f"error: {error}", style="red", highlight=False, soft_wrap=True, markup=False)
         return 2
     return 0
 

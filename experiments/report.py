@@ -16,7 +16,7 @@ from experiments import catalogue, provenance, runner
 def records(out: Path) -> list[dict]:
     """The finished records below `out`, in the order of the catalogue."""
     paths = (runner.path_of(e, out) for e in catalogue.experiments())
-    return [record for record in map(runner.load, paths) if record is not None]
+    return [record for record in map(runner.load, paths) if record and "results" in record]
 
 
 def cell(value) -> str:

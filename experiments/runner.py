@@ -7,11 +7,13 @@ package are the same, and computed again otherwise or with `force`.
 """
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import tempfile
 import time
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -63,8 +65,6 @@ def write_json(path: Path, record: dict) -> None:
 
 def write_figure(path: Path, figure) -> None:
     """Write a figure as PNG, atomically, and close it."""
-    from io import BytesIO
-
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=130, bbox_inches="tight")
     plt.close(figure)
@@ -79,9 +79,10 @@ def path_of(experiment: Experiment, out: Path) -> Path:
 def load(path: Path) -> dict | None:
     """A finished record, or None if there is none that can be read."""
     try:
-        return json.loads(path.read_text())
+        record = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
+    return record if isinstance(record, dict) else None
 
 
 def finished(experiment: Experiment, config, out: Path) -> dict | None:
@@ -93,6 +94,7 @@ def finished(experiment: Experiment, config, out: Path) -> dict | None:
         and path.with_suffix(".png").exists()
         and record.get("config") == to_plain(config)
         and record.get("source") == _source(experiment, config)
+        and record.get("environment") == to_plain(provenance.environment())
     )
     return record if same else None
 
@@ -102,8 +104,6 @@ def _source(experiment: Experiment, config) -> str:
     data = getattr(config, "data", None)
     stamp = provenance.fingerprint(experiment.package)
     if data is not None and Path(data).is_file():
-        import hashlib
-
         stamp += "-" + hashlib.sha256(Path(data).read_bytes()).hexdigest()[:16]
     return stamp
 
@@ -131,6 +131,7 @@ def run(experiment: Experiment, config, out: Path, *, force: bool = False) -> tu
         "results": results,
     }
     path = path_of(experiment, out)
+    path.unlink(missing_ok=True)  # so that no old record stands beside a new picture
     write_figure(path.with_suffix(".png"), experiment.module.plot(results))
     write_json(path, record)
     return to_plain(record), True

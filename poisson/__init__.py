@@ -9,6 +9,7 @@ tridiag(-1, 2, -1), `tridiagonal_solve` and its methods for any tridiagonal matr
     partitioning     partition: general systems, many parts in parallel
     pivoting         lapack, dense_lu
     tridiagonal      tridiagonal_solve chooses among them
+    materialising    materialise: an array computed once, whatever XLA fuses
     certificate      certify: a rigorous bound from the residual
     rational         rational_solution: the discrete solution without rounding, to judge by
     solver           solve

@@ -23,7 +23,8 @@ where the second part is of second order in u: about N² u² K'. In float64 it s
 up to N of about 10^7; beyond that the bound holds but is no longer sharp.
 
 The residual shares nothing with the solvers but f: they sum, it differences. Nothing here relies on
-a product *not* being fused into an addition, which XLA does as it likes.
+a product *not* being fused into an addition, which XLA does as it likes: f and u are materialised
+first, and products are exact.
 """
 
 from functools import partial
@@ -37,15 +38,15 @@ from jax import Array, lax
 from poisson.discretisation import (
     DENOMINATOR,
     MIN_POINTS,
-    check_num_points,
     discretisation_bound,
     weighted_source,
 )
+from poisson.materialising import materialise
 from poisson.substructuring import _green, error_constant, two_sum
-from poisson.systems import check_vector
+from poisson.systems import check_scalar, check_vector
 
 # Roundings of `weighted_source` on the longest path, times the sum of its weights' magnitudes.
-RULE_ROUNDING = {2: 0, 4: 4 * 12, 6: 10 * 288}
+RULE_ROUNDING = {2: 0, 4: 4 * 12, 6: 10 * 368}
 
 
 class Certificate(NamedTuple):
@@ -53,12 +54,13 @@ class Certificate(NamedTuple):
 
         |u_i - v*_i| <= algebraic_i,        max |v*_i - u(x_i)| <= discretisation
 
-    with v* the exact solution of the discrete equations and u(x) that of the differential equation.
+    with v* the exact solution of the discrete equations, and u(x) that of the differential equation
+    for an f that takes exactly the given values at the grid points.
 
     Attributes:
       algebraic: (n,) bound at each point, in the units of u; inf where nothing is proved.
       discretisation: () bound for all points, inf if no bound on a derivative was given.
-      residual: () max |f - A u/h²|, in the units of f, rounding included.
+      residual: () max |f - A u/h²| as computed, in the units of f.
 
     Examples:
       >>> import poisson
@@ -91,11 +93,13 @@ def _pieces(number: int, bits: int) -> list[int]:
     return pieces
 
 
-def _residual(f: Array, u: Array, order: int) -> tuple[Array, Array]:
-    """r at the interior points and a bound μ on its own rounding, both (n-2,)."""
+def _residual(f: Array, u: Array, order: int, tiny: float) -> tuple[Array, Array]:
+    """r at the interior points and a bound μ on its own rounding, both (n-2,).
+
+    Any number below `tiny` may be flushed to zero, an input too.
+    """
     N = f.shape[0] - 1
-    info = jnp.finfo(u.dtype)
-    unit = float(info.eps) / 2
+    unit = float(jnp.finfo(u.dtype).eps) / 2
     below, below_error = two_sum(u[1:-1], -u[:-2])
     above, above_error = two_sum(u[1:-1], -u[2:])
     difference, error = two_sum(below, above)
@@ -114,32 +118,38 @@ def _residual(f: Array, u: Array, order: int) -> tuple[Array, Array]:
     rest = rest - minor * float(scale)
     rounding = unit * (rounding + jnp.abs(rest)) + 8 * unit * float(scale) * minor_bound
     rounding = rounding + RULE_ROUNDING[order] * unit * jnp.max(jnp.abs(f))
-    # A result below the smallest normal number may be flushed to zero.
-    rounding = 1.001 * rounding + 64 * float(info.tiny) * float(scale)
+    rounding = 1.001 * rounding + 1000 * tiny * float(scale)
     weight = 1 / DENOMINATOR[order]
     return rest * weight, rounding * weight * (1 + 4 * unit) + 4 * unit * weight * jnp.abs(rest)
 
 
-@partial(jax.jit, static_argnames="order")
-def _certify(f: Array, u: Array, left, right, derivative_bound, order: int) -> Certificate:
+@partial(jax.jit, static_argnames=("order", "tiny"))
+def _certify(f, u, ends, derivative_bound, order: int, tiny: float) -> Certificate:
     n = f.shape[0]
     N = n - 1
+    f, u, ends = materialise(f), materialise(u), materialise(ends)
     unit = float(jnp.finfo(u.dtype).eps) / 2
-    r, rounding = _residual(f, u, order)
+    r, rounding = _residual(f, u, order, tiny)
     largest = jnp.max(jnp.abs(r))
     w = _green(r / float(N * N), compensated=False)
     K = (error_constant(n - 2) + 8) * unit
     i = jnp.arange(1, N, dtype=u.dtype)
-    profile = (i / N) * ((N - i) / N) / 2 * (1 + 8 * unit)
-    # N is rounded in float32 beyond 2^24, which the factor 1.001 covers.
+    # N - i as the reverse of i: in float32 beyond 2^24 a difference could be zero.
+    profile = (i / N) * (i[::-1] / N) / 2 * (1 + 8 * unit)
     second_order = K / (1 - K) * largest + jnp.max(rounding)
     algebraic = 1.001 * (jnp.abs(w) + second_order * profile)
-    ends = jnp.abs(u[jnp.array([0, -1])] - jnp.stack([left, right]))
+    difference = jnp.abs(jnp.stack([u[0], u[-1]]) - ends)
+    # Subtraction of equal numbers is exact, so right boundary values have no error at all.
+    flushed = jnp.where(jnp.abs(ends) < tiny, tiny, 0)
+    ends = jnp.where(difference > 0, difference * (1 + 4 * unit) + tiny, flushed)
     # A wrong boundary value is an error of the boundary, and at most as much inside.
-    algebraic = algebraic + jnp.max(ends)
+    algebraic = (algebraic + jnp.max(ends)) * (1 + 4 * unit) + 4 * tiny
     algebraic = jnp.concatenate([ends[:1], algebraic, ends[1:]])
     algebraic = jnp.where(jnp.isfinite(algebraic), algebraic, jnp.inf)
-    discretisation = discretisation_bound(n, order, derivative_bound).astype(u.dtype)
+    if derivative_bound is None:
+        return Certificate(algebraic, jnp.asarray(jnp.inf, u.dtype), largest)
+    discretisation = discretisation_bound(n, order, derivative_bound.astype(u.dtype)) + tiny
+    discretisation = jnp.where(jnp.isnan(discretisation), jnp.inf, discretisation)
     return Certificate(algebraic, discretisation, largest)
 
 
@@ -183,20 +193,27 @@ def certify(f, u, *, left=0.0, right=0.0, order: int = 2, derivative_bound=None)
       (0.0, True)
     """
     order = check_order(order)
+    for name, value in (("f", f), ("u", u)):
+        if getattr(value, "dtype", None) == np.float64 and not jax.config.jax_enable_x64:
+            raise ValueError(
+                f"{name}: float64 values would be rounded before they are certified; switch x64 on "
+                'before JAX is used: jax.config.update("jax_enable_x64", True)'
+            )
     f = check_vector("f", f, MIN_POINTS[order])
     u = jnp.asarray(u)
     if u.shape != f.shape or not jnp.issubdtype(u.dtype, jnp.floating):
         raise ValueError(f"u: expected floating values of shape {f.shape}, got {u.dtype}{u.shape}")
-    check_num_points(f.shape[0], MIN_POINTS[order])
-    dtype = jnp.float64 if jax.config.jax_enable_x64 else jnp.float32
-    if derivative_bound is None:
-        derivative_bound = jnp.inf
-    values = f, u, left, right, derivative_bound
-    return _certify(*(lax.stop_gradient(jnp.asarray(v, dtype)) for v in values), order=order)
+    ends = jnp.stack([check_scalar("left", left), check_scalar("right", right)])
+    if derivative_bound is not None:
+        derivative_bound = check_scalar("derivative_bound", derivative_bound, minimum=0)
+    dtype = jnp.result_type(float)
+    tiny = max(float(jnp.finfo(v.dtype).tiny) for v in (f, u))
+    values = lax.stop_gradient((f.astype(dtype), u.astype(dtype), ends, derivative_bound))
+    return _certify(*values, order=order, tiny=tiny)
 
 
 def check_order(order: int) -> int:
     """`order`, if it is one of the schemes."""
-    if order not in DENOMINATOR:
+    if not isinstance(order, (int, np.integer)) or order not in DENOMINATOR:
         raise ValueError(f"order: expected one of {tuple(DENOMINATOR)}, got {order!r}")
     return int(order)

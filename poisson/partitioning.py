@@ -18,22 +18,18 @@ them back. No pivoting, as in `thomas`: diagonal dominance is what makes it safe
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 
 from poisson.recurrences import eliminate, substitute
-from poisson.systems import Facts, LinearSolution, check_vector, solve_system
+from poisson.systems import Facts, LinearSolution, check_vector, row_facts, solve_system
 
 ROWS_PER_PART = 16
 ROWS_PER_CHUNK = 1 << 16  # four diagonals in float64: 2 MiB, the size of a second-level cache
 
 
-def _row_facts(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array, Array]:
-    beside, diagonal = jnp.abs(a) + jnp.abs(c), jnp.abs(b)
-    return beside - diagonal, beside + diagonal, jnp.abs(d)
-
-
 def _reduce(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
-    """What the reduced system needs to know of each part, (7, parts), and the rows' facts, (3,).
+    """What the reduced system needs to know of each part, (7, parts), and the rows' facts, (2,).
 
     The facts are collected in the same sweep, while the rows are at hand.
     """
@@ -41,12 +37,12 @@ def _reduce(a: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
     def forward(carry, row):
         (alpha, fill, rho), facts = carry
         a, b, c, d = row
-        inverse = 1 / (b - a * alpha)
-        new = c * inverse, -a * fill * inverse, (d - a * rho) * inverse
-        return (new, tuple(map(jnp.maximum, facts, _row_facts(*row)))), new
+        pivot = b - a * alpha
+        new = c / pivot, -a * fill / pivot, (d - a * rho) / pivot
+        return (new, tuple(map(jnp.maximum, facts, row_facts(*row)))), new
 
     zero = jnp.zeros_like(b[0])
-    start = (zero, zero - 1, zero), _row_facts(a[-1], b[-1], c[-1], d[-1])  # λ_0 = -1: a_1 s
+    start = (zero, zero - 1, zero), row_facts(a[-1], b[-1], c[-1], d[-1])  # λ_0 = -1: a_1 s
     ((alpha, fill, rho), facts), rows = lax.scan(forward, start, (a[:-1], b[:-1], c[:-1], d[:-1]))
 
     def backward(carry, row):
@@ -147,7 +143,8 @@ def partition(a, b, c, d, num_parts: int | None = None) -> LinearSolution:
       b: (m,) diagonal.
       c: (m-1,) super-diagonal.
       d: (m,) right-hand side. Batches by `jax.vmap`.
-      num_parts: how many parts; the default makes parts of 16 rows.
+      num_parts: how many parts at most; all have ceil(m / num_parts) rows, at least 2. The
+        default makes parts of 16 rows.
 
     Returns:
       `LinearSolution` with x of shape (m,) and a status.
@@ -168,6 +165,7 @@ def partition(a, b, c, d, num_parts: int | None = None) -> LinearSolution:
       Array([ 6., 11., 14., 14., 10.], dtype=float64)
     """
     m = check_vector("b", b).shape[0]
-    if num_parts is not None and not 1 <= num_parts <= m:
+    integer = isinstance(num_parts, (int, np.integer)) and not isinstance(num_parts, bool)
+    if num_parts is not None and not (integer and 1 <= num_parts <= m):
         raise ValueError(f"num_parts: expected 1 to m = {m}, got {num_parts!r}")
     return solve_system(_partition, a, b, c, d, pivoted=False, options=_layout(m, num_parts))

@@ -23,8 +23,8 @@ def eliminate(below: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]
     def step(carry, row):
         alpha, rho = carry
         a, b, c, d = row
-        inverse = 1 / (b - a * alpha)
-        carry = c * inverse, (d - a * rho) * inverse
+        pivot = b - a * alpha  # divided by, not inverted: the inverse could be flushed to zero
+        carry = c / pivot, (d - a * rho) / pivot
         return carry, carry
 
     zero = jnp.zeros_like(b[0])

@@ -10,9 +10,10 @@ from jax import Array, lax
 
 from poisson.certificate import Certificate, certify, check_order
 from poisson.discretisation import MIN_POINTS, right_hand_side
+from poisson.materialising import materialise
 from poisson.recurrences import toeplitz
 from poisson.substructuring import green
-from poisson.systems import Status, check_finite, check_vector, poisson_diagonals
+from poisson.systems import Status, check_scalar, check_vector, poisson_diagonals
 from poisson.tridiagonal import METHODS as GENERAL
 from poisson.tridiagonal import tridiagonal_solve
 
@@ -68,45 +69,22 @@ class Solution(NamedTuple):
     stats: Stats
 
 
-@jax.custom_batching.custom_vmap
-def _materialise(v: Array) -> Array:
-    # The certificate is about the numbers that the caller sees. XLA may compute a cheap array
-    # twice, once for each use, and round the two differently (a multiply-add fused here and not
-    # there), so f and u must come to memory before they are used. Nothing is fused across a branch
-    # whose condition is only known at run time; on the CPU an optimization barrier does not help.
-    # NaN in the middle of f or u is NaN everywhere in u, so the other branch tells no lie.
-    middle = v[..., v.shape[-1] // 2]
-    return lax.cond(jnp.isnan(middle).all(), lambda v: jnp.full_like(v, jnp.nan), lambda v: v, v)
-
-
-@_materialise.def_vmap
-def _materialise_batch(axis_size, in_batched, v):
-    return _materialise(v), True
-
-
-@jax.custom_jvp
-def _fixed(v: Array) -> Array:
-    """v, computed once."""
-    return _materialise(v)
-
-
-@_fixed.defjvp
-def _fixed_jvp(primals, tangents):
-    return _fixed(*primals), tangents[0]
-
-
 @partial(jax.jit, static_argnames=("method", "order"))
-def _solve(f: Array, left: Array, right: Array, derivative_bound, method: str, order: int):
+def _solve(f: Array, ends: Array, derivative_bound, method: str, order: int):
     n = f.shape[0]
-    f = _fixed(f)
+    f, ends = materialise(f), materialise(ends)
+    left, right = ends.astype(f.dtype)
     d = right_hand_side(f, left, right, order)
     if method in SPECIAL:
         v = SPECIAL[method](d)
         status = jnp.where(jnp.isfinite(v).all(), Status.SOLVED, Status.SINGULAR)
     else:
         v, status = tridiagonal_solve(*poisson_diagonals(n - 2, f.dtype), d, method=method)
-    u = _fixed(jnp.concatenate([left[None], v, right[None]]))
-    proof = certify(f, u, left=left, right=right, order=order, derivative_bound=derivative_bound)
+    u = materialise(jnp.concatenate([left[None], v, right[None]]))
+    # The boundary values as given: rounding them to f's type is an error that the bound includes.
+    proof = certify(
+        f, u, left=ends[0], right=ends[1], order=order, derivative_bound=derivative_bound
+    )
     stats = Stats(lax.stop_gradient(status).astype(jnp.int32), method, order, n)
     x = jnp.arange(n, dtype=f.dtype) / (n - 1)
     return Solution(x, u, proof.residual, proof, stats)
@@ -160,14 +138,10 @@ def solve(
     order = check_order(order)
     f = check_vector("f", f, MIN_POINTS[order])
     name = "green" if method == "auto" else method
-    if name not in SPECIAL and name not in GENERAL:
+    if not isinstance(name, str) or (name not in SPECIAL and name not in GENERAL):
         known = sorted([*SPECIAL, *GENERAL])
         raise ValueError(f"method: expected 'auto' or one of {known}, got {method!r}")
-    ends = []
-    for key, value in (("left", left), ("right", right)):
-        value = jnp.asarray(value, f.dtype)
-        if value.ndim:
-            raise ValueError(f"{key}: expected a number, got shape {value.shape}")
-        check_finite(key, value)
-        ends.append(value)
-    return _solve(f, *ends, derivative_bound, name, order)
+    ends = jnp.stack([check_scalar("left", left), check_scalar("right", right)])
+    if derivative_bound is not None:
+        derivative_bound = check_scalar("derivative_bound", derivative_bound, minimum=0)
+    return _solve(f, ends, derivative_bound, name, order)

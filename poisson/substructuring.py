@@ -156,7 +156,7 @@ def _apply(d: Array, rho: Fraction, compensated: bool) -> Array:
     left = jnp.pad(node[:-1], (1, 0))
     fraction = (np.arange(1, BLOCK + 1) / BLOCK).astype(d.dtype)
     v = local(main, BLOCK - 1, Fraction(BLOCK))
-    v = v + left[:, None] * (1 - fraction) + node[:, None] * fraction
+    v = v + left[:, None] * (1 - fraction)[None] + node[:, None] * fraction[None]
     if not left_over:
         return v.reshape(-1)
     slope = (_positions(left_over, last)[1] / float(last)).astype(d.dtype)

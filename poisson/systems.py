@@ -50,8 +50,8 @@ _MESSAGES = {
         "or use a pivoting method (method='lapack')"
     ),
     Status.ILL_CONDITIONED: (
-        "the matrix is singular to working precision: x may have no correct digit; use float64, or "
-        "reformulate the problem"
+        "the matrix is singular to working precision, or its entries over- or underflow: x may "
+        "have no correct digit; use float64, rescale or reformulate the problem"
     ),
     Status.SINGULAR: (
         "x is not finite: the matrix is singular, an elimination without pivoting met a zero pivot "
@@ -87,7 +87,10 @@ def is_concrete(*values) -> bool:
 
 def floating_array(name: str, value) -> Array:
     """`value` as a real floating array, integers promoted, anything else refused by name."""
-    array = jnp.asarray(value)
+    try:
+        array = jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: expected real numbers, got {value!r}") from error
     if jnp.issubdtype(array.dtype, jnp.integer) or array.dtype == jnp.bool_:
         array = array.astype(jnp.result_type(float))
     if array.dtype not in (jnp.float32, jnp.float64):
@@ -105,6 +108,19 @@ def check_vector(name: str, value, minimum: int = 1) -> Array:
         )
     check_finite(name, array)
     return array
+
+
+def check_scalar(name: str, value, minimum: float | None = None) -> Array:
+    """`value` as a real number in JAX's widest floating type; finite, if that can be known."""
+    array = floating_array(name, value)
+    if array.ndim:
+        raise ValueError(f"{name}: expected a number, got shape {array.shape}")
+    if is_concrete(array):
+        number = float(np.asarray(array))
+        if not np.isfinite(number) or (minimum is not None and number < minimum):
+            least = "" if minimum is None else f" of at least {minimum:g}"
+            raise ValueError(f"{name}: expected a finite number{least}, got {number}")
+    return array.astype(jnp.result_type(float))
 
 
 def check_finite(name: str, array) -> None:
@@ -143,15 +159,14 @@ def matvec(a: Array, b: Array, c: Array, x: Array) -> Array:
 
 
 class Facts(NamedTuple):
-    """What a status is made of: four numbers, each a maximum over the rows.
+    """What a status is made of: three numbers, each a maximum over the rows.
 
     excess: |a_(i-1)| + |c_i| - |b_i|, not positive if the matrix is diagonally dominant;
-    norm: |a_(i-1)| + |b_i| + |c_i|; rhs: |d_i|; size: |x_i|.
+    ratio: |d_i| / (|a_(i-1)| + |b_i| + |c_i|), which A x = d keeps below max|x|; size: |x_i|.
     """
 
     excess: Array
-    norm: Array
-    rhs: Array
+    ratio: Array
     size: Array
 
     @property
@@ -160,14 +175,19 @@ class Facts(NamedTuple):
         return self.excess <= 0
 
 
+def row_facts(below: Array, b: Array, c: Array, d: Array) -> tuple[Array, Array]:
+    """Excess and ratio of each row."""
+    beside, diagonal = jnp.abs(below) + jnp.abs(c), jnp.abs(b)
+    return beside - diagonal, jnp.abs(d) / (beside + diagonal)
+
+
 def with_facts(algorithm: Callable) -> Callable:
     """`algorithm(a, b, c, d) -> x` as one that returns (x, facts)."""
 
     def wrapped(a, b, c, d, *options):
         x = algorithm(a, b, c, d, *options)
-        beside, diagonal = jnp.abs(jnp.pad(a, (1, 0))) + jnp.abs(jnp.pad(c, (0, 1))), jnp.abs(b)
-        columns = beside - diagonal, beside + diagonal, jnp.abs(d), jnp.abs(x)
-        return x, Facts(*(jnp.max(column) for column in columns))
+        rows = row_facts(jnp.pad(a, (1, 0)), b, jnp.pad(c, (0, 1)), d)
+        return x, Facts(*(jnp.max(column) for column in (*rows, jnp.abs(x))))
 
     return wrapped
 
@@ -175,12 +195,13 @@ def with_facts(algorithm: Callable) -> Callable:
 def status_from(facts: Facts, *, pivoted: bool) -> Array:
     """The `Status` that the facts amount to.
 
-    If max|d| < u ‖A‖ max|x|, then A is within u ‖A‖ of a singular matrix: singular to working
-    precision.
+    If every |d_i| is below 8 u times its row's size times max|x|, then A is within 8 u of a
+    singular matrix, row by row: singular to working precision. If some |d_i| is above its row's
+    size times max|x|, then x is no solution: something has overflowed or been flushed to zero.
     """
     unit = jnp.finfo(facts.size.dtype).eps / 2
     status = jnp.where(facts.dominant | pivoted, Status.SOLVED, Status.NOT_DOMINANT)
-    ill = facts.rhs < unit * facts.norm * facts.size
+    ill = (facts.ratio < 8 * unit * facts.size) | (facts.ratio > 1.01 * facts.size)
     status = jnp.where(ill, Status.ILL_CONDITIONED, status)
     return jnp.where(jnp.isfinite(facts.size), status, Status.SINGULAR).astype(jnp.int32)
 

@@ -16,7 +16,7 @@ import numpy as np
 import poisson
 
 EXAMPLE = Path(__file__).with_name("example.csv")
-UNIFORM = 1e-6  # how far, in steps, a point may be off the uniform grid: printed decimals round
+UNIFORM = 0.02  # how far, in steps, a point may be off the uniform grid: printed decimals round
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +38,14 @@ class Config:
 QUICK = Config()
 
 
+def _is_number(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
 def _numbers(cells: list[str]) -> list[float] | None:
     try:
         numbers = [float(cell) for cell in cells]
@@ -53,7 +61,7 @@ def read(path: Path) -> tuple[np.ndarray, np.ndarray]:
             lines = [(i, line) for i, line in enumerate(csv.reader(file), 1) if any(line)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: cannot be read as CSV: {error}") from error
-    if lines and _numbers(lines[0][1]) is None and len(lines[0][1]) == 2:
+    if lines and len(lines[0][1]) == 2 and not any(map(_is_number, lines[0][1])):
         lines = lines[1:]  # a header
     points = []
     for number, cells in lines:

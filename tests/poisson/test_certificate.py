@@ -156,6 +156,57 @@ def test_it_certifies_the_numbers_returned_when_all_is_fused():
 
 
 @pytest.mark.float32
+def test_certify_in_a_users_jit_is_about_the_users_numbers():
+    # Products that would be fused into the residual, were f and u not materialised first.
+    @jax.jit
+    def pipeline(f, scale, left):
+        f, left = f * scale, left * left + scale
+        u = poisson.solve(f, left=left).u
+        return f, left, u, poisson.certify(f, u, left=left).algebraic
+
+    for scale in (0.7, 1.3, 1.0405107111884346):
+        f, left, u, bound = pipeline(poisson.source(101), scale, 0.3)
+        error = distance(u, poisson.rational_solution(f, left=left))
+        assert (error <= np.asarray(bound, np.float64)).all()
+
+
+def test_boundary_values_are_certified_as_given():
+    f = jnp.ones(9, jnp.float32)
+    solution = poisson.solve(f, left=0.1, right=0.3)
+    holds(f, solution, 0.1, 0.3)
+    assert float(solution.certificate.algebraic[0]) >= abs(float(solution.u[0]) - 0.1) > 1e-10
+    tiny = np.full(9, 1e-40, np.float32)
+    holds(tiny, poisson.solve(tiny))
+    u = np.ones(9)
+    bound = poisson.certify(np.zeros(9), u, left=-1e-17, right=-1e-17).algebraic
+    assert all(Fraction(float(b)) >= 1 + Fraction(1e-17) for b in bound)
+
+
+def test_float64_is_not_rounded_silently_without_x64():
+    jax.config.update("jax_enable_x64", False)
+    try:
+        with pytest.raises(ValueError, match="f: float64 values would be rounded"):
+            poisson.certify(np.full(3, 2.0), np.zeros(3, np.float32))
+    finally:
+        jax.config.update("jax_enable_x64", True)
+
+
+@pytest.mark.float32
+@pytest.mark.parametrize("bad", [-1.0, float("nan"), np.ones(3), "abc"])
+def test_a_bad_derivative_bound_is_named(bad):
+    for call in (poisson.solve, lambda f, **o: poisson.certify(f, f, **o)):
+        with pytest.raises(ValueError, match="derivative_bound: expected"):
+            call(jnp.ones(9), derivative_bound=bad)
+
+
+@pytest.mark.float32
+def test_the_discretisation_bound_does_not_underflow():
+    z = jnp.zeros(100_001, jnp.float32)
+    bound = poisson.certify(z, z, order=6, derivative_bound=1e30).discretisation
+    assert float(bound) == pytest.approx(31 / 60480 / 8 * 1e-30 * 1e30, rel=1e-3)
+
+
+@pytest.mark.float32
 def test_a_wrong_solution_gets_an_honest_bound():
     f = poisson.source(101)
     u = poisson.solve(f).u
@@ -228,7 +279,7 @@ def test_the_residuals_own_rounding_is_covered(order):
     for n in (8, 50, 400):
         f = jnp.asarray(rng.normal(size=n))
         u = jnp.asarray(rng.normal(size=n))
-        r, rounding = _residual(f, u, order)
+        r, rounding = _residual(f, u, order, float(jnp.finfo(f.dtype).tiny))
         exact_u = [Fraction(float(v)) for v in u]
         N = n - 1
         # rational_solution's v satisfies the equations exactly; so r = N² A (v - u) inside.

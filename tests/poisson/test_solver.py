@@ -152,7 +152,7 @@ def test_bad_input_is_named():
         ({"f": f, "order": 3}, r"order: expected one of \(2, 4, 6\), got 3"),
         ({"f": f, "method": "lu"}, "method: expected 'auto' or one of"),
         ({"f": f, "left": jnp.ones(2)}, "left: expected a number"),
-        ({"f": f, "right": float("nan")}, "right: expected finite values"),
+        ({"f": f, "right": float("nan")}, "right: expected a finite number"),
     ):
         with pytest.raises(ValueError, match=match):
             poisson.solve(arguments.pop("f"), **arguments)

@@ -68,7 +68,7 @@ def test_partition_does_not_depend_on_the_parts(num_parts):
     np.testing.assert_allclose(x, expected, atol=tolerance)
 
 
-@pytest.mark.parametrize("num_parts", [0, -3, 101])
+@pytest.mark.parametrize("num_parts", [0, -3, 101, "2", 2.5, True])
 def test_partition_names_a_bad_number_of_parts(num_parts):
     with pytest.raises(ValueError, match="num_parts: expected 1 to m = 100"):
         poisson.partition(*random_system(100, seed=1), num_parts=num_parts)
@@ -187,6 +187,23 @@ def test_auto_falls_back_to_pivoting_for_large_systems_that_are_not_dominant():
     residual = matvec(a, b, c, x) - d
     eps = float(jnp.finfo(x.dtype).eps)
     assert float(jnp.max(jnp.abs(residual))) <= 100 * eps * float(jnp.max(jnp.abs(x)))
+
+
+def test_graded_matrices_are_no_false_alarm():
+    # A Dirichlet condition by penalty: rows of very different size.
+    zero = jnp.zeros(1)
+    x, status = poisson.lapack(zero, jnp.array([1.0, 1e20]), zero, jnp.ones(2))
+    assert int(status) == poisson.Status.SOLVED
+    np.testing.assert_allclose(x, [1, 1e-20], rtol=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_overflows_or_is_flushed_is_not_called_solved(method):
+    huge = float(jnp.finfo(jnp.result_type(float)).max) / 2
+    b = jnp.full(3, huge)
+    x, status = run(method, jnp.zeros(2), b, jnp.zeros(2), b)
+    right = np.allclose(x, 1)
+    assert right or int(status) != poisson.Status.SOLVED
 
 
 def test_nan_input_is_never_solved():
