@@ -235,3 +235,99 @@ def foxgood(n: int) -> TestProblem:
     t = (np.arange(n) + 0.5) / n
     A = np.hypot(t[:, None], t) / n
     return TestProblem(A, A @ t, t)
+
+
+def deriv2(n: int) -> TestProblem:
+    """The second derivative, mildly ill-posed: its Green's function.
+
+        k(s, t) = s (t - 1) if s < t, t (s - 1) otherwise,        s, t in [0, 1],        x(t) = t
+
+    by the midpoint rule; b approximates (s³ - s)/6.
+
+    Args:
+      n: number of unknowns.
+
+    Returns:
+      `TestProblem`.
+
+    Raises:
+      ValueError: `n` not a positive integer.
+
+    Reference:
+      Hansen (1994), deriv2, after Delves & Mohamed (1985).
+
+    Examples:
+      >>> import chebyshev
+      >>> bool((chebyshev.problems.deriv2(10).A < 0).all())
+      True
+    """
+    n = _size("n", n)
+    t = (np.arange(n) + 0.5) / n
+    A = (np.minimum.outer(t, t) * (np.maximum.outer(t, t) - 1)) / n
+    return TestProblem(A, A @ t, t)
+
+
+def phillips(n: int) -> TestProblem:
+    """Phillips's famous problem: a convolution.
+
+        k(s, t) = φ(s - t),        φ(u) = 1 + cos(pi u/3) for |u| < 3, else 0,        x = φ
+
+    for s, t in [-6, 6], by the midpoint rule.
+
+    Args:
+      n: number of unknowns, a multiple of 4.
+
+    Returns:
+      `TestProblem`.
+
+    Raises:
+      ValueError: `n` not a positive multiple of 4.
+
+    Reference:
+      Hansen (1994), phillips, after Phillips (1962).
+
+    Examples:
+      >>> import chebyshev
+      >>> round(float(chebyshev.problems.phillips(40).x.max()), 2)
+      1.99
+    """
+    n = _size("n", n, 4)
+    h = 12 / n
+    t = (np.arange(n) + 0.5) * h - 6
+
+    def phi(u):
+        return np.where(np.abs(u) < 3, 1 + np.cos(np.pi * u / 3), 0)
+
+    A, x = h * phi(t[:, None] - t), phi(t)
+    return TestProblem(A, A @ x, x)
+
+
+def baart(n: int) -> TestProblem:
+    """Baart's equation, severely ill-posed.
+
+        k(s, t) = exp(s cos t),        s in [0, pi/2],  t in [0, pi],        x(t) = sin t
+
+    by the midpoint rule; b approximates 2 sinh(s)/s.
+
+    Args:
+      n: number of unknowns.
+
+    Returns:
+      `TestProblem`.
+
+    Raises:
+      ValueError: `n` not a positive integer.
+
+    Reference:
+      Hansen (1994), baart, after Baart (1982).
+
+    Examples:
+      >>> import chebyshev
+      >>> bool((chebyshev.problems.baart(10).b > 2).all())
+      True
+    """
+    n = _size("n", n)
+    s, t = ((np.arange(n) + 0.5) * length / n for length in (np.pi / 2, np.pi))
+    A = np.pi / n * np.exp(s[:, None] * np.cos(t))
+    x = np.sin(t)
+    return TestProblem(A, A @ x, x)

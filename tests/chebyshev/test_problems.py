@@ -68,8 +68,27 @@ def test_the_others_are_quadratures_of_their_kernels(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "n"), [("heat", 0), ("shaw", 5), ("blur", 2.5), ("gravity", True)]
+    ("name", "n"), [("heat", 0), ("shaw", 5), ("blur", 2.5), ("gravity", True), ("phillips", 6)]
 )
 def test_bad_sizes_are_named(name, n):
     with pytest.raises(ValueError, match=r"^[nN]: expected a positive integer"):
         getattr(problems, name)(n)
+
+
+def test_deriv2_phillips_and_baart_have_their_closed_data():
+    # Known integrals of kernel times solution; the midpoint rule is off by h².
+    n = 400
+    s = (np.arange(n) + 0.5) / n
+    np.testing.assert_allclose(problems.deriv2(n).b, (s**3 - s) / 6, atol=1e-5)
+    u = 12 * s - 6
+    known = (6 - np.abs(u)) * (1 + np.cos(np.pi * u / 3) / 2)
+    known += 9 / (2 * np.pi) * np.sin(np.pi * np.abs(u) / 3)
+    np.testing.assert_allclose(problems.phillips(n).b, known, atol=1e-3)
+    u = np.pi / 2 * s
+    np.testing.assert_allclose(problems.baart(n).b, 2 * np.sinh(u) / u, rtol=1e-4)
+
+
+def test_second_differences_undo_deriv2():
+    A, b, x = problems.deriv2(200)
+    np.testing.assert_allclose(np.diff(b, 2)[1:-1] * 200**2, x[2:-2], rtol=1e-9)
+    np.testing.assert_array_equal(A, A.T)
