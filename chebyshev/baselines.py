@@ -44,6 +44,7 @@ class Estimate(NamedTuple):
 
 
 def _model(sets: Ellipsoids) -> tuple[Array, Array]:
+    """A and y."""
     if "noise_ball" not in sets.names:
         raise ValueError("sets: expected a noise_ball among the sets; it holds A and y")
     index = sets.names.index("noise_ball")
@@ -279,8 +280,5 @@ def rls(sets: Ellipsoids, eta, **options) -> Estimate:
       >>> [round(v, 6) for v in chebyshev.rls(sets, 1.0).x.tolist()]
       [0.6, 0.8]
     """
-    A, y = _model(sets)
-    index = sets.names.index("noise_ball")
-
-    alone = noise_ball(A, y, sets.scale[index])
-    return cls(alone & norm_ball(jnp.eye(sets.dim), eta), **options)
+    # cls leaves the noise ball out, so its size does not matter.
+    return cls(noise_ball(*_model(sets), 1.0) & norm_ball(jnp.eye(sets.dim), eta), **options)

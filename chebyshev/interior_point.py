@@ -244,6 +244,8 @@ class Point(NamedTuple):
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def optimum(problem: Scaled, coordinates, rtol, max_steps) -> Point:
+    """The best iterate, differentiable in the numbers of the problem."""
+
     # One problem of a batch after the other: each stops by itself, and on the CPU of jaxlib 0.10.2
     # a batched loop over these factorisations was seen to wait for ever.
     @jax.custom_batching.sequential_vmap

@@ -42,7 +42,7 @@ from poisson.discretisation import (
     weighted_source,
 )
 from poisson.materialising import materialise
-from poisson.substructuring import _green, error_constant, two_sum
+from poisson.substructuring import apply_green, error_constant, two_sum
 from poisson.systems import check_scalar, check_vector
 
 # Roundings of `weighted_source` on the longest path, times the sum of its weights' magnitudes.
@@ -131,7 +131,7 @@ def _certify(f, u, ends, derivative_bound, order: int, tiny: float) -> Certifica
     unit = float(jnp.finfo(u.dtype).eps) / 2
     r, rounding = _residual(f, u, order, tiny)
     largest = jnp.max(jnp.abs(r))
-    w = _green(r / float(N * N), compensated=False)
+    w = apply_green(r / float(N * N), compensated=False)
     K = (error_constant(n - 2) + 8) * unit
     i = jnp.arange(1, N, dtype=u.dtype)
     # N - i as the reverse of i: in float32 beyond 2^24 a difference could be zero.

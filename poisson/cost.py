@@ -6,14 +6,14 @@ from poisson.substructuring import BLOCK, DIRECT
 METHODS = ("thomas", "toeplitz", "dense_lu", "green")
 
 
-def _green(m: int) -> int:
+def green_flops(m: int) -> int:
     if m <= DIRECT:
         return m * (2 * m - 1)
     blocks, rest = divmod(m, BLOCK)
     products = blocks * BLOCK * (2 * BLOCK - 1) + rest * (2 * rest - 1)
     moments = 2 * m * 2
     interpolation = 4 * blocks * BLOCK + 2 * rest
-    return products + moments + interpolation + _green(blocks)
+    return products + moments + interpolation + green_flops(blocks)
 
 
 def flops(method: str, n: int) -> int:
@@ -52,5 +52,5 @@ def flops(method: str, n: int) -> int:
     if method == "dense_lu":
         return round(2 * m**3 / 3) + 2 * m * m
     if method == "green":
-        return _green(m)
+        return green_flops(m)
     raise ValueError(f"method: expected one of {METHODS}, got {method!r}")

@@ -71,7 +71,8 @@ def _substitute(a: Array, b: Array, c: Array, d: Array, before: Array, last: Arr
     return x.T.reshape(-1), jnp.max(jnp.max(jnp.abs(x), axis=0))
 
 
-def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int):
+def solve_in_parts(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int):
+    """x and its facts, from parts of `rows` rows, `chunk` rows at a time."""
     m = b.shape[0]
     lanes = chunk // rows
     chunks = (m - 1) // chunk  # full ones; the rest, never empty, holds the last row
@@ -119,7 +120,7 @@ def _partition(a: Array, b: Array, c: Array, d: Array, rows: int, chunk: int):
     return x, Facts(*facts, largest)
 
 
-def _layout(m: int, num_parts: int | None) -> tuple[int, int]:
+def layout(m: int, num_parts: int | None) -> tuple[int, int]:
     """Rows a part, and rows a chunk (a multiple of it)."""
     rows = min(ROWS_PER_PART, m) if num_parts is None else -(-m // num_parts)
     rows = max(rows, 2)
@@ -168,4 +169,4 @@ def partition(a, b, c, d, num_parts: int | None = None) -> LinearSolution:
     integer = isinstance(num_parts, (int, np.integer)) and not isinstance(num_parts, bool)
     if num_parts is not None and not (integer and 1 <= num_parts <= m):
         raise ValueError(f"num_parts: expected 1 to m = {m}, got {num_parts!r}")
-    return solve_system(_partition, a, b, c, d, pivoted=False, options=_layout(m, num_parts))
+    return solve_system(solve_in_parts, a, b, c, d, pivoted=False, options=layout(m, num_parts))

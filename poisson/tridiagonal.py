@@ -2,8 +2,8 @@
 
 from jax import Array, lax
 
-from poisson.partitioning import _layout, _partition, partition
-from poisson.pivoting import _lapack, dense_lu, lapack
+from poisson.partitioning import layout, partition, solve_in_parts
+from poisson.pivoting import dense_lu, eliminate_pivoted, lapack
 from poisson.recurrences import thomas
 from poisson.systems import LinearSolution, solve_system
 
@@ -14,10 +14,10 @@ PARTITION_FROM = 1 << 13  # below, the two cost about the same, and LAPACK needs
 def _auto(a: Array, b: Array, c: Array, d: Array):
     m = b.shape[0]
     if m < PARTITION_FROM:
-        return _lapack(a, b, c, d)
+        return eliminate_pivoted(a, b, c, d)
     # Whether the matrix is dominant is known only after it has been read; so is then x.
-    x, facts = _partition(a, b, c, d, *_layout(m, None))
-    return lax.cond(facts.dominant, lambda: (x, facts), lambda: _lapack(a, b, c, d))
+    x, facts = solve_in_parts(a, b, c, d, *layout(m, None))
+    return lax.cond(facts.dominant, lambda: (x, facts), lambda: eliminate_pivoted(a, b, c, d))
 
 
 def tridiagonal_solve(a, b, c, d, *, method: str = "auto") -> LinearSolution:
