@@ -121,14 +121,19 @@ def dual_point(geometry: Geometry, alpha: Array) -> tuple[Array, Array]:
     return x, -(g @ x) - alpha @ geometry.problem.d
 
 
-def _reduced_solver(geometry: Geometry, W, inverse, G, Y, ratio):
-    """M⁻¹, M = T + 2 G Y + diag(ratio), scaled to a unit diagonal and refined once."""
+def _reduced_factor(geometry: Geometry, W, inverse, G, Y, ratio) -> tuple[Array, Array, Array]:
+    """M = T + 2 G Y + diag(ratio), the scale to a unit diagonal, and the scaled factor."""
     M = geometry.schur(W, inverse) + 2 * G @ Y + jnp.diag(ratio)
     scale = 1 / jnp.sqrt(jnp.diagonal(M))
-    factor = _cholesky(scale[:, None] * M * scale + 1e-15 * jnp.eye(M.shape[0])), True
+    factor = _cholesky(scale[:, None] * M * scale + 1e-15 * jnp.eye(M.shape[0]))
+    return M, scale, factor
+
+
+def _reduced_solver(M: Array, scale: Array, factor: Array):
+    """M⁻¹, refined once."""
 
     def apply(v):
-        return scale * cho_solve(factor, scale * v)
+        return scale * cho_solve((factor, True), scale * v)
 
     def solve(rhs):
         first = apply(rhs)
@@ -159,7 +164,7 @@ def _step(geometry: Geometry, state: State, rtol: float) -> State:
     inverse = cho_solve((LZ, True), identity)
     Y = cho_solve(ZI, jnp.concatenate([G, r_x[None]]).T)
     Y, y = Y[:, :-1], Y[:, -1]
-    solve = _reduced_solver(geometry, W, inverse, G, Y, s / alpha)
+    solve = _reduced_solver(*_reduced_factor(geometry, W, inverse, G, Y, s / alpha))
 
     def direction(mu, correction_W, correction_s, correction_f):
         base = mu * inverse - W - correction_W
@@ -282,12 +287,20 @@ def _optimum_jvp(coordinates, rtol, max_steps, primals, tangents):
 
     (values, _, total), (d_p, d_q, d_Z) = jax.jvp(residuals, (problem,), (change,))
     geometry = Geometry(problem, coordinates)
-    Z = total - jnp.eye(geometry.m)
-    inverse = cho_solve((_cholesky(Z), True), jnp.eye(geometry.m))
-    ZI = (_cholesky(total), True)
     G = geometry.gradients(x)
+
+    @jax.custom_batching.sequential_vmap  # see `optimum`
+    def factors(problem, W, G, total, ratio):
+        geometry = Geometry(problem, coordinates)
+        eye = jnp.eye(geometry.m)
+        inverse = cho_solve((_cholesky(total - eye), True), eye)
+        L = _cholesky(total)
+        Y = cho_solve((L, True), G.T)
+        return inverse, L, _reduced_factor(geometry, W, inverse, G, Y, ratio)
+
     s = jnp.maximum(-values, 1e-14)
-    solve = _reduced_solver(geometry, W, inverse, G, cho_solve(ZI, G.T), s / alpha)
+    inverse, L, reduced = factors(problem, W, G, total, s / alpha)
+    ZI, solve = (L, True), _reduced_solver(*reduced)
     product = W @ d_Z @ inverse
     rhs = d_p - geometry.inner((product + product.T) / 2) - 2 * G @ cho_solve(ZI, d_q)
     d_alpha = solve(rhs)

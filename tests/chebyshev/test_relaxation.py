@@ -203,6 +203,21 @@ def test_vmap_over_observations_and_rho_equals_the_loop():
     assert (batch.status == Status.CONVERGED).all()
 
 
+def test_vmap_of_the_gradient_at_the_size_of_heat():
+    # Batched factorisations of this size inside one program waited for ever, see `optimum`.
+    problem = chebyshev.problems.heat(90)
+    ys = jnp.asarray(problem.b + 1e-3 * np.random.default_rng(1).normal(size=(2, 90)))
+
+    def value(y):
+        ball = chebyshev.noise_ball(problem.A, y, 1e-4)
+        return chebyshev.rcc(ball & chebyshev.simplex_like(16.0, 90)).value
+
+    batch = jax.jit(jax.vmap(jax.grad(value)))(ys)
+    one = jax.jit(jax.grad(value))
+    for i in range(2):
+        np.testing.assert_allclose(batch[i], one(ys[i]), rtol=1e-4, atol=1e-6 * np.abs(batch).max())
+
+
 def test_the_second_call_does_not_retrace():
     traces = []
 
