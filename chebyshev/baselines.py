@@ -16,7 +16,7 @@ from jax.scipy.linalg import cho_solve
 from chebyshev.constructors import noise_ball, norm_ball
 from chebyshev.geometry import Geometry, Scaled, scaled
 from chebyshev.interior_point import RUNNING, Status, ratio_step
-from chebyshev.sets import Ellipsoids
+from chebyshev.sets import Ellipsoids, to_real
 
 
 class Estimate(NamedTuple):
@@ -25,7 +25,7 @@ class Estimate(NamedTuple):
         minimise ‖A x - y‖²
 
     Attributes:
-      x: (m,) the estimate.
+      x: (m,) the estimate, complex if the data are.
       data_error: () ‖A x - y‖².
       status: () int32, a `Status`.
       num_steps: () int32.
@@ -54,7 +54,9 @@ def _model(sets: Ellipsoids) -> tuple[Array, Array]:
 def _direct(sets: Ellipsoids, x: Array) -> Estimate:
     A, y = _model(sets)
     status = jnp.where(jnp.isfinite(x).all(), Status.CONVERGED, Status.FAILED)
-    return Estimate(x, jnp.sum((A @ x - y) ** 2), status.astype(jnp.int32), jnp.int32(0))
+    return Estimate(
+        sets.from_real(x), jnp.sum((A @ x - y) ** 2), status.astype(jnp.int32), jnp.int32(0)
+    )
 
 
 def ls(sets: Ellipsoids) -> Estimate:
@@ -112,7 +114,10 @@ def tikhonov(sets: Ellipsoids, weight, L=None) -> Estimate:
     A, y = _model(sets)
     if not isinstance(weight, jax.core.Tracer) and not weight > 0:
         raise ValueError(f"weight: expected a positive number, got {weight!r}")
-    L = jnp.eye(sets.dim) if L is None else jnp.asarray(L)
+    if L is None:
+        L = jnp.eye(sets.dim)
+    elif sets.is_complex:
+        L = to_real(jnp.asarray(L))
     # As one least-squares problem: forming A'A would square the condition number.
     stacked = jnp.concatenate([A, jnp.sqrt(weight) * L])
     return _direct(sets, jnp.linalg.lstsq(stacked, jnp.pad(y, (0, L.shape[0])))[0])
@@ -231,7 +236,7 @@ def cls(
     size = jnp.sum(A**2) / sets.dim
     it = _constrained(A.T @ A / size, -(A.T @ y) / size, problem, coordinates, rtol, max_steps)
     status = jnp.where(it.status == RUNNING, Status.MAX_STEPS, it.status).astype(jnp.int32)
-    return Estimate(it.x, jnp.sum((A @ it.x - y) ** 2), status, it.step)
+    return Estimate(sets.from_real(it.x), jnp.sum((A @ it.x - y) ** 2), status, it.step)
 
 
 def _with_cvxpy(sets: Ellipsoids, A: Array, y: Array) -> Estimate:
@@ -281,4 +286,6 @@ def rls(sets: Ellipsoids, eta, **options) -> Estimate:
       [0.6, 0.8]
     """
     # cls leaves the noise ball out, so its size does not matter.
-    return cls(noise_ball(*_model(sets), 1.0) & norm_ball(jnp.eye(sets.dim), eta), **options)
+    ball = noise_ball(*_model(sets), 1.0) & norm_ball(jnp.eye(sets.dim), eta)
+    estimate = cls(ball, **options)
+    return estimate._replace(x=sets.from_real(estimate.x))

@@ -234,7 +234,7 @@ def _compare_with_cvxpy(sets: Ellipsoids, solver: str) -> tuple[float, np.ndarra
     # tr Δ - ‖x‖² is concave.
     problem = cp.Problem(cp.Maximize(cp.trace(delta) - cp.sum_squares(x)), constraints)
     problem.solve(solver=solver)
-    return float(problem.value), np.asarray(x.value)
+    return float(problem.value), sets.from_real(np.asarray(x.value))
 
 
 def certify(
@@ -272,9 +272,10 @@ def certify(
     if backend not in ("arb", "cvxpy"):
         raise ValueError(f"backend: expected 'arb' or 'cvxpy', got {backend!r}")
     k = len(sets.names)
-    if solution.x.shape != (sets.dim,) or solution.alpha.shape != (k,):
+    m = sets.dim // 2 if sets.is_complex else sets.dim
+    if solution.x.shape != (m,) or solution.alpha.shape != (k,):
         raise ValueError(
-            f"solution: expected x of shape ({sets.dim},) and alpha of shape ({k},), got "
+            f"solution: expected x of shape ({m},) and alpha of shape ({k},), got "
             f"{solution.x.shape} and {solution.alpha.shape}"
         )
     if backend == "cvxpy":
@@ -287,7 +288,7 @@ def certify(
     try:
         exact = _Exact(sets)
         alpha = np.maximum(np.asarray(solution.alpha), 0)
-        upper, radius = _upper(exact, alpha, _column(solution.x))
+        upper, radius = _upper(exact, alpha, _column(sets.to_real(solution.x)))
         lower = _lower(sets, exact, solution)
     finally:
         ctx.prec = old

@@ -6,24 +6,27 @@ import numpy as np
 import scipy.stats
 from jax import Array
 
-from chebyshev.sets import Ellipsoids
+from chebyshev.sets import Ellipsoids, to_real
 
 
 def _is_concrete(*values) -> bool:
     return not any(isinstance(v, jax.core.Tracer) for v in values)
 
 
-def _array(name: str, value, ndim: int, shape: tuple | None = None) -> Array:
-    """`value` as a float64 array of that many dimensions, finite if that can be known now."""
+def _array(
+    name: str, value, ndim: int, shape: tuple | None = None, complex_too: bool = False
+) -> Array:
+    """`value` in 64 bits with that many dimensions, finite if that can be known now."""
     if not jax.config.jax_enable_x64:
         raise ValueError(
             f"{name}: the relaxation needs float64; switch it on before JAX is used: "
             'jax.config.update("jax_enable_x64", True)'
         )
     array = jnp.asarray(value)
-    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+    is_complex = jnp.issubdtype(array.dtype, jnp.complexfloating)
+    if is_complex and not complex_too:
         raise ValueError(f"{name}: expected real numbers, got {array.dtype}")
-    array = array.astype(jnp.float64)
+    array = array.astype(jnp.complex128 if is_complex else jnp.float64)
     if array.ndim != ndim or (shape is not None and array.shape != shape):
         expected = f"shape {shape}" if shape is not None else f"{ndim} dimensions"
         raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
@@ -40,6 +43,12 @@ def _positive(name: str, value) -> Array:
     return array
 
 
+def _in_real_form(*arrays: Array) -> tuple[bool, tuple[Array, ...]]:
+    """Whether one of them is complex, and all of them over (Re x, Im x) if so."""
+    is_complex = any(jnp.iscomplexobj(a) for a in arrays)
+    return is_complex, tuple(to_real(a) if is_complex else a for a in arrays)
+
+
 def _make(dim: int, names: tuple[str, ...], **fields) -> Ellipsoids:
     empty = {
         "factors": (),
@@ -54,6 +63,7 @@ def _make(dim: int, names: tuple[str, ...], **fields) -> Ellipsoids:
 
 def _quadratic(name: str, F: Array, target: Array, squared_radius: Array) -> Ellipsoids:
     """‖F x - target‖² <= squared_radius."""
+    is_complex, (F, target) = _in_real_form(F, target)
     return _make(
         F.shape[1],
         (name,),
@@ -62,6 +72,7 @@ def _quadratic(name: str, F: Array, target: Array, squared_radius: Array) -> Ell
         linear=jnp.zeros((1, F.shape[1])),
         constant=-squared_radius[None],
         scale=squared_radius[None],
+        is_complex=is_complex,
     )
 
 
@@ -70,8 +81,10 @@ def ellipsoids(Q, g, d) -> Ellipsoids:
 
         f_i(x) = x'Q_i x + 2 g_i'x + d_i <= 0
 
+    or x*Q_i x + 2 Re(g_i*x) + d_i <= 0 for complex Q or g.
+
     Args:
-      Q: (k, m, m) symmetric positive semidefinite matrices.
+      Q: (k, m, m) symmetric (Hermitian) positive semidefinite matrices.
       g: (k, m) linear parts.
       d: (k,) constants.
 
@@ -90,17 +103,22 @@ def ellipsoids(Q, g, d) -> Ellipsoids:
       >>> chebyshev.ellipsoids(jnp.eye(2)[None], jnp.zeros((1, 2)), -jnp.ones(1)).names
       ('ellipsoid[0]',)
     """
-    Q = _array("Q", Q, 3)
+    Q = _array("Q", Q, 3, complex_too=True)
     k, m, _ = Q.shape
-    Q = _array("Q", Q, 3, (k, m, m))
-    g, d = _array("g", g, 2, (k, m)), _array("d", d, 1, (k,))
+    Q = _array("Q", Q, 3, (k, m, m), complex_too=True)
+    g, d = _array("g", g, 2, (k, m), complex_too=True), _array("d", d, 1, (k,))
+    is_complex = jnp.iscomplexobj(Q) or jnp.iscomplexobj(g)
+    if is_complex:
+        Q, g, m = jax.vmap(to_real)(Q), jax.vmap(to_real)(g + 0j), 2 * m
     values, vectors = jnp.linalg.eigh(Q)
     largest = jnp.max(jnp.abs(values), axis=1, initial=0)
     if _is_concrete(Q, values):
         skew = np.abs(np.asarray(Q) - np.asarray(Q).transpose(0, 2, 1)).max(axis=(1, 2))
         for i in range(k):
             if skew[i] > 1e-12 * largest[i]:
-                raise ValueError(f"Q: expected symmetric matrices, Q[{i}] differs by {skew[i]:.3g}")
+                raise ValueError(
+                    f"Q: expected symmetric (Hermitian) matrices, Q[{i}] differs by {skew[i]:.3g}"
+                )
             if values[i, 0] < -1e-12 * largest[i]:
                 raise ValueError(
                     f"Q: expected positive semidefinite matrices, Q[{i}] has the eigenvalue "
@@ -127,6 +145,7 @@ def ellipsoids(Q, g, d) -> Ellipsoids:
         linear=g,
         constant=d,
         scale=jnp.where(radius > 0, radius, 1),
+        is_complex=is_complex,
     )
 
 
@@ -137,11 +156,12 @@ def noise_ball(A, y, rho=None, *, sd=None, confidence: float = 0.95) -> Ellipsoi
 
     Nobody knows the norm of the noise; from its standard deviation, ρ = sd² q with q the quantile
     of the chi-squared distribution with n degrees of freedom at `confidence`: then the true x is in
-    the set with that probability, for Gaussian noise.
+    the set with that probability, for Gaussian noise. Complex data have complex noise with
+    E|w_i|² = sd², so ρ = sd² q / 2 with 2 n degrees of freedom.
 
     Args:
-      A: (n, m) model matrix.
-      y: (n,) observations.
+      A: (n, m) model matrix, real or complex.
+      y: (n,) observations, real or complex.
       rho: bound of the squared norm of the noise; or
       sd: standard deviation of the noise.
       confidence: probability that the bound from `sd` holds.
@@ -161,14 +181,16 @@ def noise_ball(A, y, rho=None, *, sd=None, confidence: float = 0.95) -> Ellipsoi
       >>> round(float(ball.scale[0]), 6)
       0.059915
     """
-    A = _array("A", A, 2)
-    y = _array("y", y, 1, (A.shape[0],))
+    A = _array("A", A, 2, complex_too=True)
+    y = _array("y", y, 1, (A.shape[0],), complex_too=True)
     if (rho is None) == (sd is None):
         raise ValueError("rho: expected either rho or sd, not both")
     if rho is None:
         if not 0 < confidence < 1:
             raise ValueError(f"confidence: expected a probability, got {confidence!r}")
-        rho = _positive("sd", sd) ** 2 * scipy.stats.chi2.ppf(confidence, A.shape[0])
+        parts = 2 if jnp.iscomplexobj(A) or jnp.iscomplexobj(y) else 1
+        quantile = scipy.stats.chi2.ppf(confidence, parts * A.shape[0]) / parts
+        rho = _positive("sd", sd) ** 2 * quantile
     return _quadratic("noise_ball", A, y, _positive("rho", rho))
 
 
@@ -177,8 +199,10 @@ def box(lo, hi) -> Ellipsoids:
 
         lo_i <= x_i <= hi_i,        as (x_i - lo_i)(x_i - hi_i) <= 0
 
+    for complex bounds of the real and of the imaginary parts.
+
     Args:
-      lo: (m,) lower bounds.
+      lo: (m,) lower bounds, real or complex.
       hi: (m,) upper bounds, above them.
 
     Returns:
@@ -195,11 +219,17 @@ def box(lo, hi) -> Ellipsoids:
       >>> chebyshev.box(jnp.zeros(2), jnp.ones(2)).values(jnp.array([0.5, 2.0])).tolist()
       [-0.25, 2.0]
     """
-    lo = _array("lo", lo, 1)
+    lo = _array("lo", lo, 1, complex_too=True)
     m = lo.shape[0]
-    hi = _array("hi", hi, 1, (m,))
+    hi = _array("hi", hi, 1, (m,), complex_too=True)
+    is_complex, (lo, hi) = _in_real_form(lo, hi)
     _check_order("lo", lo, hi)
-    return _make(m, tuple(f"box[{i}]" for i in range(m)), lo=lo, hi=hi, coordinates=tuple(range(m)))
+    names = [f"box[{i}]" for i in range(m)]
+    if is_complex:
+        names = [f"{part} box[{i}]" for part in ("Re", "Im") for i in range(m)]
+    coordinates = tuple(range(lo.shape[0]))
+    fields = {"lo": lo, "hi": hi, "coordinates": coordinates, "is_complex": is_complex}
+    return _make(lo.shape[0], tuple(names), **fields)
 
 
 def _check_order(name: str, lo: Array, hi: Array) -> None:
@@ -215,8 +245,10 @@ def slab(a, lo, hi) -> Ellipsoids:
 
         lo <= a'x <= hi,        as (a'x - lo)(a'x - hi) <= 0
 
+    with Re(a*x) for a complex normal.
+
     Args:
-      a: (m,) normal.
+      a: (m,) normal, real or complex.
       lo: lower bound.
       hi: upper bound, above it.
 
@@ -234,12 +266,13 @@ def slab(a, lo, hi) -> Ellipsoids:
       >>> chebyshev.slab(jnp.ones(3), -1.0, 1.0).values(jnp.ones(3)).tolist()
       [8.0]
     """
-    a = _array("a", a, 1)
+    is_complex, (a,) = _in_real_form(_array("a", a, 1, complex_too=True))
     lo, hi = _array("lo", lo, 0), _array("hi", hi, 0)
     _check_order("lo", lo[None], hi[None])
     if _is_concrete(a) and not np.asarray(a).any():
         raise ValueError("a: expected a normal other than zero")
-    return _make(a.shape[0], ("slab",), normals=a[None], slab_lo=lo[None], slab_hi=hi[None])
+    bounds = {"slab_lo": lo[None], "slab_hi": hi[None]}
+    return _make(a.shape[0], ("slab",), normals=a[None], **bounds, is_complex=is_complex)
 
 
 def simplex_like(eta, dim: int) -> Ellipsoids:
@@ -278,9 +311,9 @@ def norm_ball(L, eta, center=None) -> Ellipsoids:
         ‖L (x - center)‖ <= η
 
     Args:
-      L: (r, m) matrix: the identity, or a discrete derivative for smoothness.
+      L: (r, m) matrix: the identity, or a discrete derivative for smoothness; real or complex.
       eta: radius, not squared.
-      center: (m,) centre; the origin by default.
+      center: (m,) centre, real or complex; the origin by default.
 
     Returns:
       `Ellipsoids` of one quadratic.
@@ -296,9 +329,9 @@ def norm_ball(L, eta, center=None) -> Ellipsoids:
       >>> chebyshev.norm_ball(jnp.eye(2), 2.0).values(jnp.ones(2)).tolist()
       [-2.0]
     """
-    L = _array("L", L, 2)
+    L = _array("L", L, 2, complex_too=True)
     m = L.shape[1]
-    center = jnp.zeros(m) if center is None else _array("center", center, 1, (m,))
+    center = jnp.zeros(m) if center is None else _array("center", center, 1, (m,), complex_too=True)
     return _quadratic("norm_ball", L, L @ center, _positive("eta", eta) ** 2)
 
 
@@ -308,8 +341,8 @@ def ellipsoid(P, center) -> Ellipsoids:
         (x - center)' P⁻¹ (x - center) <= 1
 
     Args:
-      P: (m, m) symmetric positive definite; its eigenvalues are the squared half axes.
-      center: (m,) centre.
+      P: (m, m) symmetric (Hermitian) positive definite; its eigenvalues are the squared half axes.
+      center: (m,) centre, real or complex.
 
     Returns:
       `Ellipsoids` of one quadratic.
@@ -326,14 +359,14 @@ def ellipsoid(P, center) -> Ellipsoids:
       >>> e.values(jnp.array([2.0, 0.0])).tolist()
       [0.0]
     """
-    P = _array("P", P, 2)
+    P = _array("P", P, 2, complex_too=True)
     m = P.shape[0]
-    P = _array("P", P, 2, (m, m))
-    center = _array("center", center, 1, (m,))
+    P = _array("P", P, 2, (m, m), complex_too=True)
+    center = _array("center", center, 1, (m,), complex_too=True)
     if _is_concrete(P):
         lowest = float(np.linalg.eigvalsh(np.asarray(P))[0])
         if not lowest > 0:
             raise ValueError(f"P: expected positive definite, got the eigenvalue {lowest:.6g}")
     lower = jnp.linalg.cholesky(P)
-    F = jax.scipy.linalg.solve_triangular(lower, jnp.eye(m), lower=True)
+    F = jax.scipy.linalg.solve_triangular(lower, jnp.eye(m, dtype=P.dtype), lower=True)
     return _quadratic("ellipsoid", F, F @ center, jnp.ones(()))

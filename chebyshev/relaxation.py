@@ -18,15 +18,15 @@ class Solution(NamedTuple):
         every admissible x lies within `radius` of `x`
 
     Attributes:
-      x: (m,) the estimate (16).
+      x: (m,) the estimate (16), complex if the data are.
       alpha: (k,) the multipliers of (17), of the constraints in their own units.
       value: () the squared radius: the dual value (17).
       radius: () its square root.
       primal: () tr W of the last iterate, the primal value (15) up to its infeasibility.
       gap: () |value - primal| / (1 + |value|).
       infeasibility: () largest violation of (15) by (W, primal_x), in units of each scale.
-      W: (m, m) = Δ - xx' of the last iterate.
-      primal_x: (m,) x of the last iterate.
+      W: (dim, dim) = Δ - xx' of the last iterate, over (Re x, Im x) for complex data.
+      primal_x: (dim,) x of the last iterate, likewise.
       status: () int32, a `Status`.
       num_steps: () int32.
 
@@ -114,4 +114,5 @@ def rcc(sets: Ellipsoids, *, rtol: float = 1e-9, max_steps: int = 60) -> Solutio
         raise ValueError(f"rtol: expected a positive number, got {rtol!r}")
     if max_steps < 1:
         raise ValueError(f"max_steps: expected at least 1, got {max_steps!r}")
-    return solve_scaled(scaled(sets), sets.coordinates, float(rtol), int(max_steps))
+    solution = solve_scaled(scaled(sets), sets.coordinates, float(rtol), int(max_steps))
+    return solution._replace(x=sets.from_real(solution.x))

@@ -14,6 +14,11 @@ In this order, quadratics, boxes, slabs, the constraints are numbered. Each is u
 `scale`, the squared radius by which it should be measured: ρ for a noise ball, the squared half
 width for a slab. Sets combine with `&`; they are pytrees, so that `jit`, `vmap` and `grad` reach
 every number in them.
+
+Complex parameters x in C^m are kept as (Re x, Im x) in R^2m, F as [[Re F, -Im F], [Im F, Re F]],
+which changes no norm. Nothing is lost: Σ α_i Q_i - I is positive semidefinite in one form exactly
+if it is in the other, so the dual (17), its multipliers and its value are those of the complex
+problem.
 """
 
 import dataclasses
@@ -21,6 +26,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+def to_real(array: Array) -> Array:
+    """A complex vector as (Re, Im), a complex matrix as [[Re, -Im], [Im, Re]]."""
+    real, imag = jnp.real(array), jnp.imag(array)
+    if array.ndim == 1:
+        return jnp.concatenate([real, imag])
+    return jnp.block([[real, -imag], [imag, real]])
 
 
 @jax.tree_util.register_dataclass
@@ -44,9 +57,10 @@ class Ellipsoids:
       normals: (q, m) normals of the slabs.
       slab_lo: (q,) their lower bounds.
       slab_hi: (q,) their upper bounds.
-      dim: m.
+      dim: m, or 2 m for complex parameters.
       coordinates: the b coordinates that lo and hi bound.
       names: k names, one a constraint, for messages.
+      is_complex: whether x is in C^m.
 
     Examples:
       >>> import jax.numpy as jnp, chebyshev
@@ -71,11 +85,23 @@ class Ellipsoids:
     dim: int = dataclasses.field(metadata={"static": True})
     coordinates: tuple[int, ...] = dataclasses.field(metadata={"static": True})
     names: tuple[str, ...] = dataclasses.field(metadata={"static": True})
+    is_complex: bool = dataclasses.field(default=False, metadata={"static": True})
+
+    def to_real(self, x: Array) -> Array:
+        """The coordinates of x in R^dim: (Re x, Im x) for complex parameters, else x."""
+        return to_real(x) if self.is_complex else x
+
+    def from_real(self, x: Array) -> Array:
+        """The parameter with those coordinates in R^dim."""
+        half = self.dim // 2
+        return x[:half] + 1j * x[half:] if self.is_complex else x
 
     def __and__(self, other: "Ellipsoids") -> "Ellipsoids":
         """The intersection; both sets live in the same R^m."""
         if not isinstance(other, Ellipsoids):
             return NotImplemented
+        if self.is_complex != other.is_complex:
+            return _over_c(self) & _over_c(other)
         if self.dim != other.dim:
             raise ValueError(
                 f"sets: expected one dimension, got {self.dim} ({self.names[0]}) and "
@@ -100,10 +126,12 @@ class Ellipsoids:
             dim=self.dim,
             coordinates=(*self.coordinates, *other.coordinates),
             names=names,
+            is_complex=self.is_complex,
         )
 
     def values(self, x: Array) -> Array:
         """f_i(x) of every constraint, (k,), in its own units: positive where x violates it."""
+        x = self.to_real(jnp.asarray(x))
         squares = [jnp.sum((F @ x - t) ** 2) for F, t in zip(self.factors, self.targets)]
         quadratic = jnp.array(squares) + 2 * self.linear @ x + self.constant
         inside = x[jnp.array(self.coordinates, int)]
@@ -115,3 +143,23 @@ class Ellipsoids:
                 (along - self.slab_lo) * (along - self.slab_hi),
             ]
         )
+
+
+def _over_c(sets: Ellipsoids) -> Ellipsoids:
+    """Quadratics with real data as constraints on complex parameters."""
+    if sets.is_complex:
+        return sets
+    if sets.coordinates or len(sets.normals):
+        raise ValueError(
+            f"sets: {sets.names[len(sets.factors)]} bounds real parameters, the other set is over "
+            f"complex ones; give complex bounds, for real and imaginary parts"
+        )
+    return dataclasses.replace(
+        sets,
+        factors=tuple(to_real(F + 0j) for F in sets.factors),
+        targets=tuple(to_real(t + 0j) for t in sets.targets),
+        linear=jax.vmap(to_real)(sets.linear + 0j),
+        normals=jnp.zeros((0, 2 * sets.dim)),
+        dim=2 * sets.dim,
+        is_complex=True,
+    )
