@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 from flint import arb, arb_mat, ctx
 
+from chebyshev.cuts import linear_forms
 from chebyshev.geometry import scaled
 from chebyshev.relaxation import Solution, solve_scaled
 from chebyshev.sets import Ellipsoids
@@ -81,7 +82,7 @@ def _down(x: arb) -> float:
 class _Exact:
     """The constraints in ball arithmetic, from the numbers that the user's sets hold."""
 
-    def __init__(self, sets: Ellipsoids):
+    def __init__(self, sets: Ellipsoids, cuts: np.ndarray):
         self.m = sets.dim
         self.coordinates = sets.coordinates
         self.factors = [_matrix(F) for F in sets.factors]
@@ -95,6 +96,23 @@ class _Exact:
 
         self.bounds = pairs(sets.lo, sets.hi)
         self.slab_bounds = pairs(sets.slab_lo, sets.slab_hi)
+        self.cuts = [self._product(i, j) for i, j in cuts.tolist()]
+
+    def _form(self, number: int) -> tuple[arb_mat, arb]:
+        """u and b of the linear form b - u'x >= 0 of that number, in units of its half width."""
+        j, lower_side = divmod(number, 2)
+        if j < len(self.bounds):
+            v, (lo, hi) = arb_mat(self.m, 1), self.bounds[j]
+            v[self.coordinates[j], 0] = 1
+        else:
+            j -= len(self.bounds)
+            v, (lo, hi) = self.normals[j], self.slab_bounds[j]
+        half = (hi - lo) / 2
+        return (v * (-1 / half), -lo / half) if lower_side else (v * (1 / half), hi / half)
+
+    def _product(self, i: int, j: int) -> tuple[arb_mat, arb, arb_mat, arb] | None:
+        """The two forms of a cut; None where none is in use."""
+        return None if i < 0 else (*self._form(i), *self._form(j))
 
     def values_and_gradients(self, x: arb_mat) -> tuple[list[arb], list[arb_mat]]:
         """f_i(x), and Q_i x + g_i as columns."""
@@ -113,6 +131,15 @@ class _Exact:
             along = (v.transpose() * x)[0, 0]
             values.append((along - lo) * (along - hi))
             gradients.append(v * (along - (lo + hi) / 2))
+        for cut in self.cuts:
+            if cut is None:
+                values.append(arb(-1))
+                gradients.append(arb_mat(self.m, 1))
+                continue
+            u, a, v, b = cut
+            r, s = a - (u.transpose() * x)[0, 0], b - (v.transpose() * x)[0, 0]
+            values.append(-r * s)
+            gradients.append((u * s + v * r) * (arb(1) / 2))
         return values, gradients
 
     def combine(self, alpha) -> arb_mat:
@@ -124,8 +151,16 @@ class _Exact:
         first = len(self.factors)
         for a, j in zip(alpha[first:], self.coordinates):
             total[j, j] += a
-        for a, v in zip(alpha[first + len(self.coordinates) :], self.normals):
+        first += len(self.coordinates)
+        for a, v in zip(alpha[first:], self.normals):
             total += (v * v.transpose()) * a
+        used = [(a, cut) for a, cut in zip(alpha[first + len(self.normals) :], self.cuts) if cut]
+        if used:
+            # Σ α (u v' + v u')/2 as one product of matrices.
+            left = arb_mat([(u * a).entries() for a, (u, *_) in used])
+            right = arb_mat([v.entries() for _, (_, _, v, _) in used])
+            product = left.transpose() * right
+            total -= (product + product.transpose()) * (arb(1) / 2)
         return total
 
     def traces_of_square(self, L: arb_mat) -> list[arb]:
@@ -136,7 +171,15 @@ class _Exact:
 
         found = [square((F * L).entries()) for F in self.factors]
         found += [square(L[j, i] for i in range(self.m)) for j in self.coordinates]
-        return found + [square((v.transpose() * L).entries()) for v in self.normals]
+        found += [square((v.transpose() * L).entries()) for v in self.normals]
+        for cut in self.cuts:
+            if cut is None:
+                found.append(arb(0))
+            else:
+                u, _, v, _ = cut
+                pair = (u.transpose() * L).entries(), (v.transpose() * L).entries()
+                found.append(-sum((a * b for a, b in zip(*pair)), arb(0)))
+        return found
 
 
 def _is_positive_definite(matrix: arb_mat) -> bool:
@@ -193,6 +236,12 @@ def _value_if_feasible(exact: _Exact, W: np.ndarray, x: np.ndarray) -> float:
     return max(_down(sum((v * v for v in L.entries()), arb(0))), 0.0)
 
 
+def _tightened(sets: Ellipsoids, solution: Solution, tightening: float) -> Solution:
+    """The optimum with every f_i, cuts too, raised by `tightening` in units of its scale."""
+    options = sets.coordinates, solution.cuts, tightening / 3, 60, tightening
+    return solve_scaled(scaled(sets), *options)
+
+
 def _lower(sets: Ellipsoids, exact: _Exact, solution: Solution) -> float:
     """A proved lower bound of the value."""
     violation = float(solution.infeasibility)
@@ -201,16 +250,16 @@ def _lower(sets: Ellipsoids, exact: _Exact, solution: Solution) -> float:
             continue
         if tightening > 0:
             # The optimum of slightly smaller sets is inside the given ones, rounding and all.
-            problem = scaled(sets)
-            problem = problem._replace(d=problem.d + tightening)
-            solution = solve_scaled(problem, sets.coordinates, tightening / 3, 60)
+            solution = _tightened(sets, solution, tightening)
         found = _value_if_feasible(exact, np.asarray(solution.W), np.asarray(solution.primal_x))
         if found:
             return found
     return 0.0
 
 
-def _compare_with_cvxpy(sets: Ellipsoids, solver: str) -> tuple[float, np.ndarray]:
+def _compare_with_cvxpy(
+    sets: Ellipsoids, solution: Solution, solver: str
+) -> tuple[float, np.ndarray]:
     """The value and x of (15) by a general semidefinite solver."""
     import cvxpy as cp
 
@@ -231,6 +280,10 @@ def _compare_with_cvxpy(sets: Ellipsoids, solver: str) -> tuple[float, np.ndarra
         v = np.asarray(v)
         expression = cp.trace(np.outer(v, v) @ delta) - (lo + hi) * (v @ x) + lo * hi
         constraints.append(expression / ((hi - lo) / 2) ** 2 <= 0)
+    u, b = (np.asarray(v) for v in linear_forms(scaled(sets), sets.coordinates))
+    for i, j in np.asarray(solution.cuts)[np.asarray(solution.cuts)[:, 0] >= 0]:
+        product = cp.trace(np.outer(u[i], u[j]) @ delta)
+        constraints.append(product - (b[i] * u[j] + b[j] * u[i]) @ x + b[i] * b[j] >= 0)
     # tr Δ - ‖x‖² is concave.
     problem = cp.Problem(cp.Maximize(cp.trace(delta) - cp.sum_squares(x)), constraints)
     problem.solve(solver=solver)
@@ -245,7 +298,8 @@ def certify(
         lower <= max { tr W : tr(Q_i W) + f_i(x) <= 0, W ⪰ 0 } <= upper
 
     Runs on the host, outside of `jit`. What is certified is the set as its arrays hold it: factors,
-    targets and bounds, each number exact.
+    targets and bounds, each number exact. With cuts, the enclosure is that of the tightened
+    relaxation; the products are formed again from the sets, so a wrong cut cannot slip in.
 
     Args:
       sets: the sets that were solved, concrete.
@@ -257,7 +311,7 @@ def certify(
       `Certificate` for "arb"; for "cvxpy" the pair (value, x) of that solver.
 
     Raises:
-      ValueError: an unknown backend; a solution of another dimension.
+      ValueError: an unknown backend; a solution of another dimension or with foreign cuts.
 
     Reference:
       Rump, Verification methods, Acta Numerica 2010 (positive definiteness); weak duality of (15)
@@ -271,22 +325,27 @@ def certify(
     """
     if backend not in ("arb", "cvxpy"):
         raise ValueError(f"backend: expected 'arb' or 'cvxpy', got {backend!r}")
-    k = len(sets.names)
+    k = len(sets.names) + solution.cuts.shape[0]
     m = sets.dim // 2 if sets.is_complex else sets.dim
     if solution.x.shape != (m,) or solution.alpha.shape != (k,):
         raise ValueError(
             f"solution: expected x of shape ({m},) and alpha of shape ({k},), got "
             f"{solution.x.shape} and {solution.alpha.shape}"
         )
+    forms = 2 * (len(sets.coordinates) + sets.normals.shape[0])
+    if not ((solution.cuts >= -1) & (solution.cuts < forms)).all():
+        raise ValueError(
+            f"solution: expected cuts to name linear constraints of the sets, below {forms}"
+        )
     if backend == "cvxpy":
-        return _compare_with_cvxpy(sets, solver)
+        return _compare_with_cvxpy(sets, solution, solver)
     numbers = (solution.x, solution.alpha, solution.W, solution.primal_x)
     if not all(bool(jnp.isfinite(v).all()) for v in numbers):
         return Certificate(0.0, float("inf"), float("inf"), float("inf"))
     old = ctx.prec
     ctx.prec = BITS
     try:
-        exact = _Exact(sets)
+        exact = _Exact(sets, np.asarray(solution.cuts))
         alpha = np.maximum(np.asarray(solution.alpha), 0)
         upper, radius = _upper(exact, alpha, _column(sets.to_real(solution.x)))
         lower = _lower(sets, exact, solution)

@@ -1,7 +1,9 @@
 """The constraints as the solver sees them: divided by their scales, products in cheapest form.
 
 A quadratic is a matrix Q_i; a slab is a vector v_i with Q_i = v_i v_i', for a box a multiple of a
-unit vector, so that its products cost nothing.
+unit vector, so that its products cost nothing. A cut is a product of two linear forms that are not
+negative on the set, (a - u'x)(b - v'x) >= 0, so Q_i = -(u v' + v u')/2: indefinite, which harms
+neither the dual, as long as Σ α_i Q_i ⪰ I, nor the method.
 """
 
 from typing import NamedTuple
@@ -13,11 +15,13 @@ from chebyshev.sets import Ellipsoids
 
 
 class Scaled(NamedTuple):
-    """The constraints divided by their scales: f_i(0) = d_i, and Q_i as matrices or as v_i v_i'."""
+    """The constraints divided by their scales: f_i(0) = d_i, and Q_i as matrices or by vectors."""
 
     Q: Array  # (p, m, m)
     weight: Array  # (b,): v = weight_j e_j
     rows: Array  # (q, m): v
+    left: Array  # (c, m): -u of the cuts
+    right: Array  # (c, m): v of the cuts
     g: Array  # (k, m)
     d: Array  # (k,)
     scale: Array  # (k,)
@@ -41,6 +45,7 @@ def scaled(sets: Ellipsoids) -> Scaled:
         jnp.stack(Q) if Q else jnp.zeros((0, sets.dim, sets.dim)),
         1 / half,
         rows,
+        *(jnp.zeros((0, sets.dim)),) * 2,
         jnp.concatenate([g / sets.scale[:, None], box_g, slab_g]),
         jnp.concatenate(
             [d / sets.scale, (middle / half) ** 2 - 1, (slab_middle / slab_half) ** 2 - 1]
@@ -69,9 +74,12 @@ class Geometry:
 
     def combine(self, alpha: Array) -> Array:
         """Σ α_i Q_i."""
-        quadratics, boxes, slabs = jnp.split(alpha, [self.p, self.p + self.b])
-        total = jnp.einsum("p,pij->ij", quadratics, self.problem.Q)
-        total = total + (self.problem.rows.T * slabs) @ self.problem.rows
+        problem, last = self.problem, self.p + self.b + self.problem.rows.shape[0]
+        quadratics, boxes, slabs, cuts = jnp.split(alpha, [self.p, self.p + self.b, last])
+        total = jnp.einsum("p,pij->ij", quadratics, problem.Q)
+        total = total + (problem.rows.T * slabs) @ problem.rows
+        product = (problem.left.T * cuts) @ problem.right
+        total = total + (product + product.T) / 2
         return total.at[self.index, self.index].add(boxes * self.problem.weight**2)
 
     def inner(self, S: Array) -> Array:
@@ -82,12 +90,15 @@ class Geometry:
                 jnp.sum(self.problem.Q * S, axis=(1, 2)),
                 self.problem.weight**2 * self._take(jnp.diagonal(S)),
                 jnp.sum((rows @ S) * rows, axis=1),
+                jnp.sum((self.problem.left @ S) * self.problem.right, axis=1),
             ]
         )
 
     def squares(self, x: Array) -> Array:
         """x'Q_i x."""
-        return jnp.concatenate([jnp.einsum("i,pij,j->p", x, self.problem.Q, x), self.along(x) ** 2])
+        quadratics = jnp.einsum("i,pij,j->p", x, self.problem.Q, x)
+        cuts = (self.problem.left @ x) * (self.problem.right @ x)
+        return jnp.concatenate([quadratics, self.along(x) ** 2, cuts])
 
     def values(self, x: Array) -> Array:
         """f_i(x)."""
@@ -99,14 +110,30 @@ class Geometry:
         boxes = jnp.zeros((self.b, self.m))
         boxes = boxes.at[jnp.arange(self.b), self.index].set(self.problem.weight * along[: self.b])
         slabs = self.problem.rows * along[self.b :, None]
-        return jnp.concatenate([self.problem.Q @ x, boxes, slabs]) + self.problem.g
+        left, right = self.problem.left, self.problem.right
+        cuts = (left * (right @ x)[:, None] + right * (left @ x)[:, None]) / 2
+        return jnp.concatenate([self.problem.Q @ x, boxes, slabs, cuts]) + self.problem.g
 
     def schur(self, W: Array, inverse: Array) -> Array:
         """T_ij = tr(Q_i W Q_j Z⁻¹)."""
-        VW, VZ = self.along(W), self.along(inverse)
-        slabs = self.along(VW.T) * self.along(VZ.T)
+        found = self._schur_of_vectors(W, inverse)
         if not self.p:
-            return slabs
+            return found
         products = [W @ Q @ inverse for Q in self.problem.Q]
         left = jnp.stack([self.inner((X + X.T) / 2) for X in products], axis=1)  # (k, p)
-        return jnp.concatenate([left, jnp.concatenate([left[self.p :].T, slabs])], axis=1)
+        return jnp.concatenate([left, jnp.concatenate([left[self.p :].T, found])], axis=1)
+
+    def _schur_of_vectors(self, W: Array, inverse: Array) -> Array:
+        """T for slabs and cuts."""
+        VW, VZ = self.along(W), self.along(inverse)
+        slabs = self.along(VW.T) * self.along(VZ.T)
+        left, right = self.problem.left, self.problem.right
+        if not left.shape[0]:
+            return slabs
+        # Q = (l r' + r l')/2 for a cut, v v' for a slab.
+        mixed = ((left @ VW.T) * (right @ VZ.T) + (right @ VW.T) * (left @ VZ.T)) / 2
+        (LWL, LWR, RWR), (LZL, LZR, RZR) = (
+            (left @ X @ left.T, left @ X @ right.T, right @ X @ right.T) for X in (W, inverse)
+        )
+        cuts = (LWR * LZR.T + LWR.T * LZR + LWL * RZR + RWR * LZL) / 4
+        return jnp.block([[slabs, mixed.T], [mixed, cuts]])

@@ -221,12 +221,20 @@ def _step(geometry: Geometry, state: State, rtol: float) -> State:
 
 def _start(geometry: Geometry) -> State:
     k, m = geometry.problem.g.shape
-    ones = jnp.ones(k)
-    total = geometry.combine(ones)
+    c = geometry.problem.left.shape[0]
+    convex = jnp.arange(k) < k - c
+    total = geometry.combine(convex * 1.0)
     lowest = jnp.linalg.eigvalsh(total)[0]
     # Relative to the largest: below this the sum of all Q_i is singular to working precision.
     bounded = lowest > 1e-13 * jnp.max(jnp.abs(total))
-    alpha = ones * 2 / jnp.where(bounded, lowest, 1.0)
+    alpha = jnp.ones(k) * 2 / jnp.where(bounded, lowest, 1.0)
+    if c:
+        # Small multipliers of the cuts, so that these do not make the sum indefinite.
+        lengths = [
+            jnp.linalg.norm(v, axis=1) for v in (geometry.problem.left, geometry.problem.right)
+        ]
+        share = 0.25 * lowest / (1e-300 + jnp.sum(lengths[0] * lengths[1]))
+        alpha = 2 * alpha * jnp.where(convex, 1, jnp.minimum(share, 1))
     x, _ = dual_point(geometry, alpha)
     W = 0.5 * jnp.eye(m) / jnp.max(geometry.inner(jnp.eye(m)))
     s = jnp.maximum(-(geometry.inner(W) + geometry.values(x)), 0.1)

@@ -5,8 +5,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+import numpy as np
+from jax import Array, lax
 
+from chebyshev.cuts import replace_idle, violations, with_cuts
 from chebyshev.geometry import Geometry, Scaled, scaled
 from chebyshev.interior_point import RUNNING, Status, dual_point, optimum
 from chebyshev.sets import Ellipsoids
@@ -29,6 +31,8 @@ class Solution(NamedTuple):
       primal_x: (dim,) x of the last iterate, likewise.
       status: () int32, a `Status`.
       num_steps: () int32.
+      cuts: (c, 2) int32, the products that were added, see `chebyshev.cuts`; their multipliers are
+        the last c of alpha.
 
     Examples:
       >>> import jax.numpy as jnp, chebyshev
@@ -48,11 +52,16 @@ class Solution(NamedTuple):
     primal_x: Array
     status: Array
     num_steps: Array
+    cuts: Array
 
 
 @partial(jax.jit, static_argnames=("coordinates", "rtol", "max_steps"))
-def solve_scaled(problem: Scaled, coordinates, rtol: float, max_steps: int) -> Solution:
-    """`rcc` for constraints in units of their scales."""
+def solve_scaled(
+    problem: Scaled, coordinates, cuts: Array, rtol: float, max_steps: int, tightening=0.0
+) -> Solution:
+    """`rcc` for constraints in units of their scales, with those cuts, every f_i raised."""
+    problem = with_cuts(problem, coordinates, cuts)
+    problem = problem._replace(d=problem.d + tightening)
     point = optimum(problem, coordinates, rtol, max_steps)
     geometry = Geometry(problem, coordinates)
     W, alpha = point.W, point.alpha
@@ -74,10 +83,44 @@ def solve_scaled(problem: Scaled, coordinates, rtol: float, max_steps: int) -> S
         point.x,
         status.astype(jnp.int32),
         point.num_steps,
+        cuts,
     )
 
 
-def rcc(sets: Ellipsoids, *, rtol: float = 1e-9, max_steps: int = 60) -> Solution:
+NO_CUTS = np.zeros((0, 2), np.int32)
+CUT_VIOLATION = 1e-6  # in units of half widths: products violated by less are left out
+CUT_RTOL = 1e-6  # gap at which the rounds that only choose cuts may stop
+
+
+@partial(jax.jit, static_argnames=("coordinates", "num_cuts", "max_rounds", "rtol", "max_steps"))
+def _choose_cuts(problem: Scaled, coordinates, num_cuts, max_rounds, rtol, max_steps) -> Array:
+    """Cuts that are violated without them, added round after round."""
+
+    def another(state):
+        _, placed, num_rounds = state
+        return (placed > 0) & (num_rounds < max_rounds)
+
+    def improve(state):
+        cuts, _, num_rounds = state
+        s = solve_scaled(problem, coordinates, cuts, rtol, max_steps)
+        violation = violations(problem, coordinates, s.W, s.primal_x)
+        new, placed = replace_idle(cuts, s.alpha[problem.d.shape[0] :], violation, CUT_VIOLATION)
+        usable = jnp.isfinite(s.value)
+        return jnp.where(usable, new, cuts), jnp.where(usable, placed, 0), num_rounds + 1
+
+    none = jnp.full((num_cuts, 2), -1, jnp.int32)
+    return lax.while_loop(another, improve, (none, jnp.asarray(1), 0))[0]
+
+
+def rcc(
+    sets: Ellipsoids,
+    *,
+    cuts: str | None = None,
+    num_cuts: int = 128,
+    max_rounds: int = 10,
+    rtol: float | None = None,
+    max_steps: int = 60,
+) -> Solution:
     """The relaxed Chebyshev centre of an intersection of ellipsoids.
 
         x = -(Σ α_i Q_i)⁻¹ Σ α_i g_i,        every admissible x' has ‖x' - x‖ <= radius
@@ -86,19 +129,29 @@ def rcc(sets: Ellipsoids, *, rtol: float = 1e-9, max_steps: int = 60) -> Solutio
     Batches by `jax.vmap` over sets of one shape; derivatives of x, alpha, value and radius with
     respect to every number in the sets, by implicit differentiation of the optimality conditions.
 
+    With `cuts="rlt"` products of the linear constraints (sides of boxes and slabs) tighten the
+    relaxation: the radius never grows and often shrinks much, at the price of some ten solves. A
+    smaller radius is a better guarantee; the error at one given truth may still grow.
+
     Args:
       sets: the admissible set, bounded and with an interior.
-      rtol: relative gap (and infeasibility, in units of each scale) to stop at.
+      cuts: None or "rlt".
+      num_cuts: most products in use at a time.
+      max_rounds: most rounds of adding products.
+      rtol: relative gap (and infeasibility, in units of each scale) to stop at; by default 1e-9,
+        and 1e-8 with cuts, which make the problem degenerate.
       max_steps: most interior-point steps; 15 to 25 are usual.
 
     Returns:
       `Solution`. An empty or unbounded set is a status, EMPTY or UNBOUNDED, with x NaN.
 
     Raises:
-      ValueError: `rtol` or `max_steps` not positive; float64 is switched off.
+      ValueError: `rtol`, `num_cuts`, `max_rounds` or `max_steps` not positive; unknown `cuts`;
+        float64 is switched off.
 
     Reference:
-      Eldar, Beck & Teboulle, (15) to (17). Departure: theirs is a general semidefinite solver; the
+      Eldar, Beck & Teboulle, (15) to (17); Sherali & Adams, A Reformulation–Linearization Technique
+      (1999), for the cuts. Departure: theirs is a general semidefinite solver; the
       multipliers of Theorem 3.1 run from 0 to k.
 
     Examples:
@@ -110,9 +163,24 @@ def rcc(sets: Ellipsoids, *, rtol: float = 1e-9, max_steps: int = 60) -> Solutio
     """
     if not isinstance(sets, Ellipsoids):
         raise ValueError(f"sets: expected Ellipsoids, got {type(sets).__name__}")
+    if rtol is None:
+        rtol = 1e-8 if cuts else 1e-9
     if not rtol > 0:
         raise ValueError(f"rtol: expected a positive number, got {rtol!r}")
     if max_steps < 1:
         raise ValueError(f"max_steps: expected at least 1, got {max_steps!r}")
-    solution = solve_scaled(scaled(sets), sets.coordinates, float(rtol), int(max_steps))
+    if cuts not in (None, "rlt"):
+        raise ValueError(f"cuts: expected None or 'rlt', got {cuts!r}")
+    for name, number in (("num_cuts", num_cuts), ("max_rounds", max_rounds)):
+        if number < 1:
+            raise ValueError(f"{name}: expected at least 1, got {number!r}")
+    problem, coordinates = scaled(sets), sets.coordinates
+    options = float(rtol), int(max_steps)
+    chosen = NO_CUTS
+    if cuts and len(coordinates) + len(sets.normals) > 1:
+        held = jax.tree.map(lax.stop_gradient, problem)
+        chosen = _choose_cuts(
+            held, coordinates, num_cuts, max_rounds, max(options[0], CUT_RTOL), options[1]
+        )
+    solution = solve_scaled(problem, coordinates, jnp.asarray(chosen), *options)
     return solution._replace(x=sets.from_real(solution.x))
