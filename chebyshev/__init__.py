@@ -25,6 +25,7 @@ from chebyshev.constructors import (
     simplex_like,
     slab,
 )
+from chebyshev.feasibility import Feasibility, feasibility
 from chebyshev.interior_point import Status
 from chebyshev.relaxation import Solution, rcc
 from chebyshev.sets import Ellipsoids
@@ -33,6 +34,7 @@ __all__ = [
     "Certificate",
     "Ellipsoids",
     "Estimate",
+    "Feasibility",
     "Solution",
     "Status",
     "box",
@@ -40,6 +42,7 @@ __all__ = [
     "cls",
     "ellipsoid",
     "ellipsoids",
+    "feasibility",
     "ls",
     "noise_ball",
     "norm_ball",

@@ -25,12 +25,12 @@ import numpy as np
 import scipy.linalg
 from flint import arb, arb_mat, ctx
 
+from chebyshev.balls import BITS, Exact, ball_column, ball_matrix, down, is_positive_definite, up
 from chebyshev.cuts import linear_forms
 from chebyshev.geometry import scaled
 from chebyshev.relaxation import Solution, solve_scaled
 from chebyshev.sets import Ellipsoids
 
-BITS = 64
 MARGINS = (1e-10, 1e-9, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1)
 
 
@@ -61,146 +61,7 @@ class Certificate(NamedTuple):
     gap: float
 
 
-def _column(values) -> arb_mat:
-    return arb_mat([[arb(v)] for v in np.asarray(values).tolist()])
-
-
-def _matrix(values) -> arb_mat:
-    values = np.asarray(values)
-    return arb_mat(*values.shape, [arb(v) for v in values.ravel().tolist()])
-
-
-def _up(x: arb) -> float:
-    """A float that is not below x."""
-    return float(np.nextafter(float(x.upper()), np.inf)) if x.is_finite() else float("inf")
-
-
-def _down(x: arb) -> float:
-    return float(np.nextafter(float(x.lower()), -np.inf)) if x.is_finite() else float("-inf")
-
-
-class _Exact:
-    """The constraints in ball arithmetic, from the numbers that the user's sets hold."""
-
-    def __init__(self, sets: Ellipsoids, cuts: np.ndarray):
-        self.m = sets.dim
-        self.coordinates = sets.coordinates
-        self.factors = [_matrix(F) for F in sets.factors]
-        self.targets = [_column(t) for t in sets.targets]
-        self.linear = [_column(v) for v in sets.linear]
-        self.constant = [arb(c) for c in sets.constant.tolist()]
-        self.normals = [_column(v) for v in sets.normals]
-
-        def pairs(lo, hi):
-            return [(arb(a), arb(b)) for a, b in zip(lo.tolist(), hi.tolist())]
-
-        self.bounds = pairs(sets.lo, sets.hi)
-        self.slab_bounds = pairs(sets.slab_lo, sets.slab_hi)
-        self.cuts = [self._product(i, j) for i, j in cuts.tolist()]
-
-    def _form(self, number: int) -> tuple[arb_mat, arb]:
-        """u and b of the linear form b - u'x >= 0 of that number, in units of its half width."""
-        j, lower_side = divmod(number, 2)
-        if j < len(self.bounds):
-            v, (lo, hi) = arb_mat(self.m, 1), self.bounds[j]
-            v[self.coordinates[j], 0] = 1
-        else:
-            j -= len(self.bounds)
-            v, (lo, hi) = self.normals[j], self.slab_bounds[j]
-        half = (hi - lo) / 2
-        return (v * (-1 / half), -lo / half) if lower_side else (v * (1 / half), hi / half)
-
-    def _product(self, i: int, j: int) -> tuple[arb_mat, arb, arb_mat, arb] | None:
-        """The two forms of a cut; None where none is in use."""
-        return None if i < 0 else (*self._form(i), *self._form(j))
-
-    def values_and_gradients(self, x: arb_mat) -> tuple[list[arb], list[arb_mat]]:
-        """f_i(x), and Q_i x + g_i as columns."""
-        values, gradients = [], []
-        for F, t, h, c in zip(self.factors, self.targets, self.linear, self.constant):
-            miss = F * x - t
-            square = (miss.transpose() * miss)[0, 0]
-            values.append(square + 2 * (h.transpose() * x)[0, 0] + c)
-            gradients.append(F.transpose() * miss + h)
-        for j, (lo, hi) in zip(self.coordinates, self.bounds):
-            values.append((x[j, 0] - lo) * (x[j, 0] - hi))
-            gradient = arb_mat(self.m, 1)
-            gradient[j, 0] = x[j, 0] - (lo + hi) / 2
-            gradients.append(gradient)
-        for v, (lo, hi) in zip(self.normals, self.slab_bounds):
-            along = (v.transpose() * x)[0, 0]
-            values.append((along - lo) * (along - hi))
-            gradients.append(v * (along - (lo + hi) / 2))
-        for cut in self.cuts:
-            if cut is None:
-                values.append(arb(-1))
-                gradients.append(arb_mat(self.m, 1))
-                continue
-            u, a, v, b = cut
-            r, s = a - (u.transpose() * x)[0, 0], b - (v.transpose() * x)[0, 0]
-            values.append(-r * s)
-            gradients.append((u * s + v * r) * (arb(1) / 2))
-        return values, gradients
-
-    def combine(self, alpha) -> arb_mat:
-        """Σ α_i Q_i."""
-        alpha = [arb(float(a)) for a in alpha]
-        total = arb_mat(self.m, self.m)
-        for a, F in zip(alpha, self.factors):
-            total += (F.transpose() * F) * a
-        first = len(self.factors)
-        for a, j in zip(alpha[first:], self.coordinates):
-            total[j, j] += a
-        first += len(self.coordinates)
-        for a, v in zip(alpha[first:], self.normals):
-            total += (v * v.transpose()) * a
-        used = [(a, cut) for a, cut in zip(alpha[first + len(self.normals) :], self.cuts) if cut]
-        if used:
-            # Σ α (u v' + v u')/2 as one product of matrices.
-            left = arb_mat([(u * a).entries() for a, (u, *_) in used])
-            right = arb_mat([v.entries() for _, (_, _, v, _) in used])
-            product = left.transpose() * right
-            total -= (product + product.transpose()) * (arb(1) / 2)
-        return total
-
-    def traces_of_square(self, L: arb_mat) -> list[arb]:
-        """tr(Q_i L L')."""
-
-        def square(entries):
-            return sum((v * v for v in entries), arb(0))
-
-        found = [square((F * L).entries()) for F in self.factors]
-        found += [square(L[j, i] for i in range(self.m)) for j in self.coordinates]
-        found += [square((v.transpose() * L).entries()) for v in self.normals]
-        for cut in self.cuts:
-            if cut is None:
-                found.append(arb(0))
-            else:
-                u, _, v, _ = cut
-                pair = (u.transpose() * L).entries(), (v.transpose() * L).entries()
-                found.append(-sum((a * b for a, b in zip(*pair)), arb(0)))
-        return found
-
-
-def _is_positive_definite(matrix: arb_mat) -> bool:
-    """Proof by Gershgorin's circles after an approximate congruence to the identity."""
-    m = matrix.nrows()
-    middle = np.array([float(v) for v in matrix.entries()]).reshape(m, m)
-    try:
-        factor = scipy.linalg.cholesky(middle, lower=True)
-    except (scipy.linalg.LinAlgError, ValueError):
-        return False
-    R = _matrix(scipy.linalg.solve_triangular(factor, np.eye(m), lower=True))
-    image = R * matrix * R.transpose()
-    for i in range(m):
-        row = [image[i, j] for j in range(m)]
-        others = sum((abs(v) for j, v in enumerate(row) if j != i), arb(0))
-        if not row[i] > others:
-            return False
-    return True
-
-
-def _upper(exact: _Exact, alpha: np.ndarray, x: arb_mat) -> tuple[float, float]:
+def _upper(exact: Exact, alpha: np.ndarray, x: arb_mat) -> tuple[float, float]:
     """Proved upper bounds of the value and of the radius around x."""
     total = exact.combine(alpha)
     identity = arb_mat(exact.m, exact.m)
@@ -208,7 +69,7 @@ def _upper(exact: _Exact, alpha: np.ndarray, x: arb_mat) -> tuple[float, float]:
         identity[i, i] = 1
     for margin in MARGINS:
         bound = arb(1) - arb(margin)
-        if _is_positive_definite(total - identity * bound):
+        if is_positive_definite(total - identity * bound):
             break
     else:
         return float("inf"), float("inf")
@@ -222,18 +83,18 @@ def _upper(exact: _Exact, alpha: np.ndarray, x: arb_mat) -> tuple[float, float]:
     # λ t² <= value + 2 ‖r‖ t for t = ‖x' - x‖.
     under = (norm * norm + bound * value).max(arb(0))
     radius = (norm + under.sqrt()) / bound
-    return _up((value + norm * norm / bound) / bound), _up(radius)
+    return up((value + norm * norm / bound) / bound), up(radius)
 
 
-def _value_if_feasible(exact: _Exact, W: np.ndarray, x: np.ndarray) -> float:
+def _value_if_feasible(exact: Exact, W: np.ndarray, x: np.ndarray) -> float:
     """tr W, rounded down, if (W, x) is proved feasible; else 0."""
     # L L' is positive semidefinite by construction, and within rounding of W.
     eigenvalues, vectors = scipy.linalg.eigh(W)
-    L = _matrix(vectors * np.sqrt(np.maximum(eigenvalues, 0)))
-    values, _ = exact.values_and_gradients(_column(x))
+    L = ball_matrix(vectors * np.sqrt(np.maximum(eigenvalues, 0)))
+    values, _ = exact.values_and_gradients(ball_column(x))
     if not all(trace + value <= 0 for trace, value in zip(exact.traces_of_square(L), values)):
         return 0.0
-    return max(_down(sum((v * v for v in L.entries()), arb(0))), 0.0)
+    return max(down(sum((v * v for v in L.entries()), arb(0))), 0.0)
 
 
 def _tightened(sets: Ellipsoids, solution: Solution, tightening: float) -> Solution:
@@ -242,7 +103,7 @@ def _tightened(sets: Ellipsoids, solution: Solution, tightening: float) -> Solut
     return solve_scaled(scaled(sets), *options)
 
 
-def _lower(sets: Ellipsoids, exact: _Exact, solution: Solution) -> float:
+def _lower(sets: Ellipsoids, exact: Exact, solution: Solution) -> float:
     """A proved lower bound of the value."""
     violation = float(solution.infeasibility)
     for tightening in (0.0, 3e-11, 1e-10, 1e-9, 1e-8, 1e-6, 1e-4):
@@ -345,9 +206,9 @@ def certify(
     old = ctx.prec
     ctx.prec = BITS
     try:
-        exact = _Exact(sets, np.asarray(solution.cuts))
+        exact = Exact(sets, np.asarray(solution.cuts))
         alpha = np.maximum(np.asarray(solution.alpha), 0)
-        upper, radius = _upper(exact, alpha, _column(sets.to_real(solution.x)))
+        upper, radius = _upper(exact, alpha, ball_column(sets.to_real(solution.x)))
         lower = _lower(sets, exact, solution)
     finally:
         ctx.prec = old

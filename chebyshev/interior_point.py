@@ -65,8 +65,8 @@ _MESSAGES = {
     Status.CONVERGED: "converged",
     Status.MAX_STEPS: "max_steps reached before rtol: raise max_steps, or look at the gap",
     Status.STALLED: "rounding stopped the method before rtol: the gap says how far it came",
-    Status.EMPTY: "the set is empty: the dual bound of its squared radius is negative",
-    Status.UNBOUNDED: "the set is unbounded: no constraint bounds some direction; add one",
+    Status.EMPTY: "the set is empty; `feasibility` names the constraints in conflict",
+    Status.UNBOUNDED: "the set is unbounded; `feasibility` shows a direction to bound",
     Status.FAILED: "a factorisation failed at the start: check for NaN, and the scale of the data",
 }
 

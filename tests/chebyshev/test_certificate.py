@@ -8,7 +8,7 @@ import pytest
 from flint import arb, arb_mat
 
 import chebyshev
-from chebyshev.certificate import _is_positive_definite
+from chebyshev.balls import is_positive_definite
 from tests.chebyshev.test_relaxation import heat_sets, small_sets
 
 
@@ -91,7 +91,7 @@ def test_positive_definiteness_is_proved_of_definite_matrices_only(shift):
         matrix = arb_mat(6, 6, [arb(x) for x in (v @ v.T).ravel().tolist()])
         for i in range(6):
             matrix[i, i] += arb(shift)
-        assert _is_positive_definite(matrix) == (shift > 0)
+        assert is_positive_definite(matrix) == (shift > 0)
 
 
 def test_bad_input_is_named():
