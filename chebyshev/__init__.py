@@ -7,8 +7,12 @@ Describe what is known of the parameter with sets (`noise_ball`, `box`, … comb
     constructors    noise_ball, box, slab, simplex_like, norm_ball, ellipsoid, ellipsoids
     geometry        the constraints as the solver sees them
     interior_point  the primal–dual method, with implicit derivatives
+    cuts            products of linear constraints, for rcc(..., cuts="rlt")
     relaxation      rcc
-    certificate     certify: a rigorous enclosure in ball arithmetic, or a second opinion by CVXPY
+    balls           the constraints in ball arithmetic
+    certificate     certify: a rigorous enclosure, or a second opinion by CVXPY
+    feasibility     which constraints make a set empty, which direction is unbounded
+    exact           chebyshev_center_exact, where it can be had
     baselines       ls, tikhonov, rls, cls
     problems        heat, blur and others from the literature
 """
@@ -25,6 +29,7 @@ from chebyshev.constructors import (
     simplex_like,
     slab,
 )
+from chebyshev.exact import ExactCenter, chebyshev_center_exact
 from chebyshev.feasibility import Feasibility, feasibility
 from chebyshev.interior_point import Status
 from chebyshev.relaxation import Solution, rcc
@@ -34,11 +39,13 @@ __all__ = [
     "Certificate",
     "Ellipsoids",
     "Estimate",
+    "ExactCenter",
     "Feasibility",
     "Solution",
     "Status",
     "box",
     "certify",
+    "chebyshev_center_exact",
     "cls",
     "ellipsoid",
     "ellipsoids",
