@@ -9,6 +9,8 @@ Describe what is known of the parameter with sets (`noise_ball`, `box`, … comb
     interior_point  the primal–dual method, with implicit derivatives
     cuts            products of linear constraints, for rcc(..., cuts="rlt")
     relaxation      rcc
+    matrix_free     rcc_matrix_free: one noise ball and a box, for thousands of unknowns
+    large_certificate  certified_radius: its proof, in floating point with bounded errors
     balls           the constraints in ball arithmetic
     certificate     certify: a rigorous enclosure, or a second opinion by CVXPY
     feasibility     which constraints make a set empty, which direction is unbounded
@@ -32,6 +34,8 @@ from chebyshev.constructors import (
 from chebyshev.exact import ExactCenter, chebyshev_center_exact
 from chebyshev.feasibility import Feasibility, feasibility
 from chebyshev.interior_point import Status
+from chebyshev.large_certificate import certified_radius
+from chebyshev.matrix_free import LargeSolution, rcc_matrix_free
 from chebyshev.relaxation import Solution, rcc
 from chebyshev.sets import Ellipsoids
 
@@ -41,9 +45,11 @@ __all__ = [
     "Estimate",
     "ExactCenter",
     "Feasibility",
+    "LargeSolution",
     "Solution",
     "Status",
     "box",
+    "certified_radius",
     "certify",
     "chebyshev_center_exact",
     "cls",
@@ -55,6 +61,7 @@ __all__ = [
     "norm_ball",
     "problems",
     "rcc",
+    "rcc_matrix_free",
     "rls",
     "simplex_like",
     "slab",

@@ -9,11 +9,11 @@ from jax import Array
 from chebyshev.sets import Ellipsoids, to_real
 
 
-def _is_concrete(*values) -> bool:
+def is_concrete(*values) -> bool:
     return not any(isinstance(v, jax.core.Tracer) for v in values)
 
 
-def _array(
+def as_array(
     name: str, value, ndim: int, shape: tuple | None = None, complex_too: bool = False
 ) -> Array:
     """`value` in 64 bits with that many dimensions, finite if that can be known now."""
@@ -31,14 +31,14 @@ def _array(
         expected = f"shape {shape}" if shape is not None else f"{ndim} dimensions"
         raise ValueError(f"{name}: expected {expected}, got shape {array.shape}")
     # By NumPy: inside a caller's jit even an operation on known numbers would be traced.
-    if _is_concrete(array) and not np.isfinite(np.asarray(array)).all():
+    if is_concrete(array) and not np.isfinite(np.asarray(array)).all():
         raise ValueError(f"{name}: expected finite values, got NaN or infinity")
     return array
 
 
-def _positive(name: str, value) -> Array:
-    array = _array(name, value, 0)
-    if _is_concrete(array) and not np.asarray(array) > 0:
+def as_positive(name: str, value) -> Array:
+    array = as_array(name, value, 0)
+    if is_concrete(array) and not np.asarray(array) > 0:
         raise ValueError(f"{name}: expected a positive number, got {float(array)}")
     return array
 
@@ -103,16 +103,16 @@ def ellipsoids(Q, g, d) -> Ellipsoids:
       >>> chebyshev.ellipsoids(jnp.eye(2)[None], jnp.zeros((1, 2)), -jnp.ones(1)).names
       ('ellipsoid[0]',)
     """
-    Q = _array("Q", Q, 3, complex_too=True)
+    Q = as_array("Q", Q, 3, complex_too=True)
     k, m, _ = Q.shape
-    Q = _array("Q", Q, 3, (k, m, m), complex_too=True)
-    g, d = _array("g", g, 2, (k, m), complex_too=True), _array("d", d, 1, (k,))
+    Q = as_array("Q", Q, 3, (k, m, m), complex_too=True)
+    g, d = as_array("g", g, 2, (k, m), complex_too=True), as_array("d", d, 1, (k,))
     is_complex = jnp.iscomplexobj(Q) or jnp.iscomplexobj(g)
     if is_complex:
         Q, g, m = jax.vmap(to_real)(Q), jax.vmap(to_real)(g + 0j), 2 * m
     values, vectors = jnp.linalg.eigh(Q)
     largest = jnp.max(jnp.abs(values), axis=1, initial=0)
-    if _is_concrete(Q, values):
+    if is_concrete(Q, values):
         skew = np.abs(np.asarray(Q) - np.asarray(Q).transpose(0, 2, 1)).max(axis=(1, 2))
         for i in range(k):
             if skew[i] > 1e-12 * largest[i]:
@@ -129,7 +129,7 @@ def ellipsoids(Q, g, d) -> Ellipsoids:
     # -min f = g'Q⁺g - d, the squared radius; if g has a part outside the range, any scale will do.
     inverse = jnp.where(positive, 1 / jnp.where(positive, values, 1), 0)
     radius = jnp.sum(inverse * jnp.einsum("kmj,km->kj", vectors, g) ** 2, axis=1) - d
-    if _is_concrete(radius):
+    if is_concrete(radius):
         outside = np.asarray(jnp.einsum("kmj,km->kj", vectors, g) * ~positive)
         for i in range(k):
             if not radius[i] > 0 and np.abs(outside[i]).max() <= 1e-12 * float(largest[i]):
@@ -181,8 +181,8 @@ def noise_ball(A, y, rho=None, *, sd=None, confidence: float = 0.95) -> Ellipsoi
       >>> round(float(ball.scale[0]), 6)
       0.059915
     """
-    A = _array("A", A, 2, complex_too=True)
-    y = _array("y", y, 1, (A.shape[0],), complex_too=True)
+    A = as_array("A", A, 2, complex_too=True)
+    y = as_array("y", y, 1, (A.shape[0],), complex_too=True)
     if (rho is None) == (sd is None):
         raise ValueError("rho: expected either rho or sd, not both")
     if rho is None:
@@ -190,8 +190,8 @@ def noise_ball(A, y, rho=None, *, sd=None, confidence: float = 0.95) -> Ellipsoi
             raise ValueError(f"confidence: expected a probability, got {confidence!r}")
         parts = 2 if jnp.iscomplexobj(A) or jnp.iscomplexobj(y) else 1
         quantile = scipy.stats.chi2.ppf(confidence, parts * A.shape[0]) / parts
-        rho = _positive("sd", sd) ** 2 * quantile
-    return _quadratic("noise_ball", A, y, _positive("rho", rho))
+        rho = as_positive("sd", sd) ** 2 * quantile
+    return _quadratic("noise_ball", A, y, as_positive("rho", rho))
 
 
 def box(lo, hi) -> Ellipsoids:
@@ -219,11 +219,11 @@ def box(lo, hi) -> Ellipsoids:
       >>> chebyshev.box(jnp.zeros(2), jnp.ones(2)).values(jnp.array([0.5, 2.0])).tolist()
       [-0.25, 2.0]
     """
-    lo = _array("lo", lo, 1, complex_too=True)
+    lo = as_array("lo", lo, 1, complex_too=True)
     m = lo.shape[0]
-    hi = _array("hi", hi, 1, (m,), complex_too=True)
+    hi = as_array("hi", hi, 1, (m,), complex_too=True)
     is_complex, (lo, hi) = _in_real_form(lo, hi)
-    _check_order("lo", lo, hi)
+    check_order("lo", lo, hi)
     names = [f"box[{i}]" for i in range(m)]
     if is_complex:
         names = [f"{part} box[{i}]" for part in ("Re", "Im") for i in range(m)]
@@ -232,8 +232,8 @@ def box(lo, hi) -> Ellipsoids:
     return _make(lo.shape[0], tuple(names), **fields)
 
 
-def _check_order(name: str, lo: Array, hi: Array) -> None:
-    if _is_concrete(lo, hi) and not (np.asarray(lo) < np.asarray(hi)).all():
+def check_order(name: str, lo: Array, hi: Array) -> None:
+    if is_concrete(lo, hi) and not (np.asarray(lo) < np.asarray(hi)).all():
         i = int(np.argmin(np.asarray(lo) < np.asarray(hi)))
         raise ValueError(
             f"{name}: expected lo < hi, got lo = {float(lo[i])}, hi = {float(hi[i])} at index {i}"
@@ -266,10 +266,10 @@ def slab(a, lo, hi) -> Ellipsoids:
       >>> chebyshev.slab(jnp.ones(3), -1.0, 1.0).values(jnp.ones(3)).tolist()
       [8.0]
     """
-    is_complex, (a,) = _in_real_form(_array("a", a, 1, complex_too=True))
-    lo, hi = _array("lo", lo, 0), _array("hi", hi, 0)
-    _check_order("lo", lo[None], hi[None])
-    if _is_concrete(a) and not np.asarray(a).any():
+    is_complex, (a,) = _in_real_form(as_array("a", a, 1, complex_too=True))
+    lo, hi = as_array("lo", lo, 0), as_array("hi", hi, 0)
+    check_order("lo", lo[None], hi[None])
+    if is_concrete(a) and not np.asarray(a).any():
         raise ValueError("a: expected a normal other than zero")
     bounds = {"slab_lo": lo[None], "slab_hi": hi[None]}
     return _make(a.shape[0], ("slab",), normals=a[None], **bounds, is_complex=is_complex)
@@ -301,7 +301,7 @@ def simplex_like(eta, dim: int) -> Ellipsoids:
     """
     if dim < 1:
         raise ValueError(f"dim: expected at least 1, got {dim!r}")
-    eta = _positive("eta", eta)
+    eta = as_positive("eta", eta)
     return box(jnp.zeros(dim), jnp.full(dim, eta)) & slab(jnp.ones(dim), -eta, eta)
 
 
@@ -329,10 +329,12 @@ def norm_ball(L, eta, center=None) -> Ellipsoids:
       >>> chebyshev.norm_ball(jnp.eye(2), 2.0).values(jnp.ones(2)).tolist()
       [-2.0]
     """
-    L = _array("L", L, 2, complex_too=True)
+    L = as_array("L", L, 2, complex_too=True)
     m = L.shape[1]
-    center = jnp.zeros(m) if center is None else _array("center", center, 1, (m,), complex_too=True)
-    return _quadratic("norm_ball", L, L @ center, _positive("eta", eta) ** 2)
+    center = as_array(
+        "center", jnp.zeros(m) if center is None else center, 1, (m,), complex_too=True
+    )
+    return _quadratic("norm_ball", L, L @ center, as_positive("eta", eta) ** 2)
 
 
 def ellipsoid(P, center) -> Ellipsoids:
@@ -359,11 +361,11 @@ def ellipsoid(P, center) -> Ellipsoids:
       >>> e.values(jnp.array([2.0, 0.0])).tolist()
       [0.0]
     """
-    P = _array("P", P, 2, complex_too=True)
+    P = as_array("P", P, 2, complex_too=True)
     m = P.shape[0]
-    P = _array("P", P, 2, (m, m), complex_too=True)
-    center = _array("center", center, 1, (m,), complex_too=True)
-    if _is_concrete(P):
+    P = as_array("P", P, 2, (m, m), complex_too=True)
+    center = as_array("center", center, 1, (m,), complex_too=True)
+    if is_concrete(P):
         lowest = float(np.linalg.eigvalsh(np.asarray(P))[0])
         if not lowest > 0:
             raise ValueError(f"P: expected positive definite, got the eigenvalue {lowest:.6g}")
