@@ -1,3 +1,3 @@
-"""Experiments of `chebyshev`: the paper's two examples, and the distribution over noise seeds."""
+"""Experiments of `chebyshev`: the paper's figures and examples, how tight and how variable."""
 
-EXPERIMENTS = ("figure2", "figure3", "montecarlo")
+EXPERIMENTS = ("figure1", "figure2", "figure3", "montecarlo", "tightness", "deblur")

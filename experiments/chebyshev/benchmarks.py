@@ -41,6 +41,20 @@ def _batch() -> Contest:
     )
 
 
+def _large() -> Contest:
+    """32 x 32 pixels without matrices, against the interior-point method with them."""
+    problem = chebyshev.problems.blur_operator(32, 4, 0.8)
+    m = problem.x.size
+    w = 0.05 * np.random.default_rng(0).normal(size=m)
+    data = (problem.A, problem.b + w, 1.3 * w @ w, np.zeros(m), np.full(m, 4.0))
+    dense = chebyshev.problems.blur(32, 4, 0.8).A
+    sets = chebyshev.noise_ball(dense, *data[1:3]) & chebyshev.box(*data[3:])
+    found, exact = chebyshev.rcc_matrix_free(*data), chebyshev.rcc(sets)
+    difference = abs(float(found.value) / float(exact.value) - 1)
+    peers = {"rcc, dense": lambda: chebyshev.rcc(sets)}
+    return Contest(lambda: chebyshev.rcc_matrix_free(*data), peers, difference, 1e-2)
+
+
 def rows(quick: bool) -> list[Row]:
     """The rows; the general solvers take half a minute a call, so quick leaves them out."""
     found = [Row("chebyshev 64 heat by vmap", 0.5, _batch)]
@@ -55,6 +69,7 @@ def rows(quick: bool) -> list[Row]:
         )
         for alpha in (2, 10)
     ]
+    found.append(Row("chebyshev blur, 32 x 32 without matrices", 0.2, _large, rounds=1))
     found.append(
         Row(
             "chebyshev blur",
