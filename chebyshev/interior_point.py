@@ -260,7 +260,9 @@ def optimum(problem: Scaled, coordinates, rtol, max_steps) -> Point:
     """The best iterate, differentiable in the numbers of the problem."""
 
     # One problem of a batch after the other: each stops by itself, and on the CPU of jaxlib 0.10.2
-    # a batched loop over these factorisations was seen to wait for ever.
+    # batched factorisations can wait for ever. LAPACK's kernels there share a batch out to the
+    # thread pool that they run in and block until it is done (jax::ParallelBatchMap); as many of
+    # them at a time as there are threads leave none to do the work.
     @jax.custom_batching.sequential_vmap
     def run(problem):
         geometry = Geometry(problem, coordinates)
