@@ -115,7 +115,12 @@ def run_all(argv: list[str]) -> int:
         name = f"{experiment.package} {experiment.name}"
         try:
             with console.status(name):
-                record, computed = runner.run(experiment, config, options.out, force=options.force)
+                # A full result that is up to date is more than a quick one.
+                record, computed = runner.finished(experiment, module.Config(), options.out), False
+                if record is None or options.force:
+                    record, computed = runner.run(
+                        experiment, config, options.out, force=options.force
+                    )
         except Exception as error:  # reported below, after the others have run
             failed.append(name)
             errors.print(

@@ -101,10 +101,11 @@ def finished(experiment: Experiment, config, out: Path) -> dict | None:
 
 def _source(experiment: Experiment, config) -> str:
     # An input file is part of what a result depends on.
-    data = getattr(config, "data", None)
     stamp = provenance.fingerprint(experiment.package)
-    if data is not None and Path(data).is_file():
-        stamp += "-" + hashlib.sha256(Path(data).read_bytes()).hexdigest()[:16]
+    for field in dataclasses.fields(config):
+        path = getattr(config, field.name)
+        if isinstance(path, Path) and path.is_file():
+            stamp += "-" + hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return stamp
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,31 @@ def test_all_reports_a_failure_and_finishes_the_others(tiny, tmp_path, monkeypat
     assert tiny.module.calls == 1
     assert "poisson broken failed: ZeroDivisionError" in capsys.readouterr().err
     assert (tmp_path / "report.html").exists()
+
+
+def test_quick_runs_keep_full_results_that_are_up_to_date(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(catalogue, "experiments", lambda: [tiny])
+    full, _ = runner.run(tiny, Config(), tmp_path)
+    assert command.main(["all", "--quick", "--out", str(tmp_path)]) == 0
+    assert runner.load(runner.path_of(tiny, tmp_path)) == full
+    assert tiny.module.calls == 1
+    assert command.main(["all", "--quick", "--force", "--out", str(tmp_path)]) == 0
+    assert runner.load(runner.path_of(tiny, tmp_path))["config"] == {"size": 2, "seed": 7}
+
+
+def test_an_input_file_that_changed_is_read_again(tmp_path):
+    @dataclasses.dataclass(frozen=True)
+    class WithFile:
+        picture: Path
+
+    module = Module()
+    module.run = lambda config: Module.run(module, Config())
+    experiment = catalogue.Experiment("poisson", "file", module)
+    path = tmp_path / "picture"
+    for content, calls in (("a", 1), ("a", 1), ("b", 2)):
+        path.write_text(content)
+        runner.run(experiment, WithFile(path), tmp_path)
+        assert module.calls == calls
 
 
 def test_the_report_is_self_contained(tiny, tmp_path, monkeypatch):
