@@ -151,6 +151,16 @@ def is_positive_definite(matrix: arb_mat) -> bool:
     return True
 
 
+def is_inside(sets: Ellipsoids, x: np.ndarray) -> bool:
+    """Whether f_i(x) < 0 for all i, proved."""
+    old, ctx.prec = ctx.prec, BITS
+    try:
+        values, _ = Exact(sets, np.zeros((0, 2), int)).values_and_gradients(ball_column(x))
+        return all(value < 0 for value in values)
+    finally:
+        ctx.prec = old
+
+
 def proved_infimum(sets: Ellipsoids, alpha: np.ndarray, x: np.ndarray) -> float:
     """A proved lower bound of inf Σ α_i f_i, near its value at x; -inf if none could be proved."""
     old, ctx.prec = ctx.prec, BITS

@@ -45,8 +45,9 @@ class Estimate(NamedTuple):
 
 def _model(sets: Ellipsoids) -> tuple[Array, Array]:
     """A and y."""
-    if "noise_ball" not in sets.names:
-        raise ValueError("sets: expected a noise_ball among the sets; it holds A and y")
+    count = sets.names.count("noise_ball")
+    if count != 1:
+        raise ValueError(f"sets: expected one noise_ball, which holds A and y; there are {count}")
     index = sets.names.index("noise_ball")
     return sets.factors[index], sets.targets[index]
 
@@ -116,8 +117,10 @@ def tikhonov(sets: Ellipsoids, weight, L=None) -> Estimate:
         raise ValueError(f"weight: expected a positive number, got {weight!r}")
     if L is None:
         L = jnp.eye(sets.dim)
-    elif sets.is_complex:
-        L = to_real(jnp.asarray(L))
+    else:
+        L = to_real(jnp.asarray(L) + 0j) if sets.is_complex else jnp.asarray(L)
+        if L.ndim != 2 or L.shape[1] != sets.dim or jnp.iscomplexobj(L):
+            raise ValueError(f"L: expected a matrix for {sets.names[0]}, got shape {L.shape}")
     # As one least-squares problem: forming A'A would square the condition number.
     stacked = jnp.concatenate([A, jnp.sqrt(weight) * L])
     return _direct(sets, jnp.linalg.lstsq(stacked, jnp.pad(y, (0, L.shape[0])))[0])
@@ -226,6 +229,8 @@ def cls(
     """
     if backend not in ("native", "cvxpy"):
         raise ValueError(f"backend: expected 'native' or 'cvxpy', got {backend!r}")
+    if not rtol > 0:
+        raise ValueError(f"rtol: expected a positive number, got {rtol!r}")
     A, y = _model(sets)
     if len(sets.names) == 1:
         raise ValueError("sets: expected a constraint besides the noise ball; ls has none")
@@ -257,6 +262,8 @@ def _with_cvxpy(sets: Ellipsoids, A: Array, y: Array) -> Estimate:
         cp.Minimize(cp.sum_squares(np.asarray(A) @ x - np.asarray(y))), constraints
     )
     problem.solve(solver="CLARABEL")
+    if x.value is None:
+        return _direct(sets, jnp.full(sets.dim, jnp.nan))
     return _direct(sets, jnp.asarray(x.value))
 
 

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from chebyshev.feasibility import feasibility
-from chebyshev.geometry import Geometry, scaled
+from chebyshev.geometry import Geometry, frame, scaled
 from chebyshev.interior_point import Status
 from chebyshev.relaxation import rcc
 from chebyshev.sets import Ellipsoids
@@ -172,14 +172,29 @@ def _divide(cells: np.ndarray) -> np.ndarray:
 def _by_the_boundary(sets: Ellipsoids, rtol: float) -> ExactCenter:
     m = sets.dim
     found = feasibility(sets)
-    if found.status != Status.CONVERGED:
+    if found.status != Status.CONVERGED or not found.proved:
         raise ValueError(f"sets: expected a bounded set with an interior: {found.status.message}")
-    problem = scaled(sets)
+    # From the inner point and in units of the size, so that nothing cancels.
+    origin = sets.to_real(jnp.asarray(found.x))
+    unit = frame(sets)[1]
+    problem = scaled(sets.moved(origin, unit))
     geometry = Geometry(problem, sets.coordinates)
-    k = len(sets.names)
-    Q = np.stack([np.asarray(geometry.combine(row)) for row in jnp.eye(k)])
-    inner = np.asarray(sets.to_real(jnp.asarray(found.x)))
+    Q = np.stack([np.asarray(geometry.combine(row)) for row in jnp.eye(len(sets.names))])
+    inner = np.zeros(m)
     body = _Body(Q, np.asarray(problem.g), np.asarray(problem.d), inner)
+    here = _search(body, rtol)
+
+    def back(z):
+        return np.asarray(sets.from_real(origin + unit * z))
+
+    unit = float(unit)
+    points = np.array([back(z) for z in here.points])
+    return ExactCenter(back(here.x), unit * here.radius, unit * here.lower, points)
+
+
+def _search(body: _Body, rtol: float) -> ExactCenter:
+    """The centre of a body around the origin."""
+    m, inner = len(body.inner), body.inner
     if m == 1:
         ends = inner + np.min(body.boundary(np.array([[1.0], [-1.0]])), axis=1)[:, None] * [
             [1],
@@ -204,7 +219,7 @@ def _by_the_boundary(sets: Ellipsoids, rtol: float) -> ExactCenter:
         if best.radius <= lower * (1 + rtol) or not gained:
             break
         points = np.concatenate([support, points[-20:], far])
-    return best._replace(x=sets.from_real(best.x))
+    return best
 
 
 def _is_a_ball(F: np.ndarray) -> bool:
@@ -235,7 +250,7 @@ def chebyshev_center_exact(sets, *, rtol: float = 1e-6) -> ExactCenter:
       sets: `Ellipsoids` in R^m with m <= 3 (C with one coordinate); in any dimension one ellipsoid,
         a box, at most m - 1 balls, or up to two ellipsoids over C^m; or (N, m) points.
       rtol: relative width of the enclosure of the radius, for sets that are searched by their
-        boundary. Balls in R^3 whose whole cap is equally far may end wider: see `lower`.
+        boundary. Sets in R^3 of which whole caps are equally far may end wider: see `lower`.
 
     Returns:
       `ExactCenter`, up to rounding.
@@ -256,20 +271,25 @@ def chebyshev_center_exact(sets, *, rtol: float = 1e-6) -> ExactCenter:
     if not rtol > 0:
         raise ValueError(f"rtol: expected a positive number, got {rtol!r}")
     if not isinstance(sets, Ellipsoids):
-        points = np.asarray(sets, float)
+        points = np.asarray(sets)
+        if np.iscomplexobj(points):
+            raise ValueError("sets: expected real points; give (Re, Im) of complex ones")
+        points = points.astype(float)
         if points.ndim != 2 or not points.size or not np.isfinite(points).all():
             raise ValueError(
                 f"sets: expected Ellipsoids or finite points of shape (N, m), got {points.shape}"
             )
-        return ExactCenter(*smallest_ball(points))
+        size = np.max(np.abs(points)) or 1.0
+        x, radius, lower, support = smallest_ball(points / size)
+        return ExactCenter(size * x, float(size * radius), float(size * lower), size * support)
     if _known(sets):
         solution = rcc(sets, rtol=1e-11)
         if not np.isfinite(solution.value):
             message = Status(int(solution.status)).message
             raise ValueError(f"sets: expected a bounded set with an interior: {message}")
         radius = float(solution.radius)
-        lower = float(np.sqrt(max(solution.primal, 0)))
-        return ExactCenter(np.asarray(solution.x), radius, lower, np.zeros((0, sets.dim)))
+        lower = min(float(np.sqrt(max(solution.primal, 0))), radius)
+        return ExactCenter(np.asarray(solution.x), radius, lower, np.zeros((0, len(solution.x))))
     if sets.dim <= 3:
         return _by_the_boundary(sets, rtol)
     raise ValueError(

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from chebyshev.balls import proved_infimum
-from chebyshev.geometry import Geometry, scaled
+from chebyshev.balls import is_inside, proved_infimum
+from chebyshev.geometry import Geometry, frame, scaled, smallest_eigenvalue
 from chebyshev.interior_point import Status
 from chebyshev.sets import Ellipsoids
+
+UNDECIDED = 1e-8  # margins below this are the solver's tolerance, unless they are proved
 
 
 class Feasibility(NamedTuple):
@@ -22,12 +24,13 @@ class Feasibility(NamedTuple):
         margin = min_x max_i f_i(x) / scale_i
 
     Attributes:
-      status: CONVERGED if the set has an interior and is bounded, else EMPTY or UNBOUNDED.
+      status: CONVERGED if the set has an interior and is bounded, else EMPTY or UNBOUNDED; STALLED
+        if it is so close to a point that neither can be told.
       constraints: names of the constraints in conflict, for an empty set.
       margin: how far every constraint would have to be loosened (if positive) or could be tightened
         (if negative), relative to its squared radius; nan if the set is unbounded.
       x: a point that attains the margin; for an unbounded set a direction that nothing bounds.
-      proved: whether emptiness was proved in ball arithmetic.
+      proved: whether it was proved in ball arithmetic: that the set is empty, or that x is inside.
 
     Examples:
       >>> import jax.numpy as jnp, chebyshev
@@ -63,6 +66,8 @@ def _loosest(sets: Ellipsoids, solver: str) -> tuple[float, np.ndarray, np.ndarr
         constraints.append(cp.square((V @ x - middle) / half) - 1 <= t)
     problem = cp.Problem(cp.Minimize(t), constraints)
     problem.solve(solver=solver)
+    if t.value is None:
+        raise ValueError(f"sets: {solver} found no least margin, it ended {problem.status}")
     alpha = np.concatenate([np.atleast_1d(c.dual_value) for c in constraints])
     return float(t.value), np.asarray(x.value), alpha
 
@@ -72,8 +77,9 @@ def feasibility(sets: Ellipsoids, *, solver: str = "CLARABEL") -> Feasibility:
 
         minimise t    subject to    f_i(x) <= t scale_i
 
-    Runs on the host, by CVXPY; emptiness is then proved in ball arithmetic from the multipliers.
-    What is called unbounded is the relaxation: a direction that no Q_i sees.
+    Runs on the host, by CVXPY; emptiness is then proved in ball arithmetic from the multipliers,
+    an inner point by its values. What is called unbounded is the relaxation: a direction that no
+    Q_i sees.
 
     Args:
       sets: the set, concrete.
@@ -83,7 +89,7 @@ def feasibility(sets: Ellipsoids, *, solver: str = "CLARABEL") -> Feasibility:
       `Feasibility`.
 
     Raises:
-      ValueError: not `Ellipsoids`.
+      ValueError: not `Ellipsoids`; a problem that the solver gives up.
 
     Reference:
       Boyd & Vandenberghe, Convex Optimization, sections 11.4 and 5.8 (theorems of alternatives).
@@ -96,17 +102,23 @@ def feasibility(sets: Ellipsoids, *, solver: str = "CLARABEL") -> Feasibility:
     """
     if not isinstance(sets, Ellipsoids):
         raise ValueError(f"sets: expected Ellipsoids, got {type(sets).__name__}")
-    problem = scaled(sets)
-    total = Geometry(problem, sets.coordinates).combine(jnp.ones(len(sets.names)))
-    values, vectors = np.linalg.eigh(np.asarray(total))
-    if not values[0] > 1e-13 * np.abs(total).max():
-        direction = sets.from_real(vectors[:, 0])
-        return Feasibility(Status.UNBOUNDED, (), float("nan"), direction, False)
-    margin, x, alpha = _loosest(sets, solver)
-    if margin <= 0:
-        return Feasibility(Status.CONVERGED, (), margin, sets.from_real(x), False)
+    # Measured from the middle in units of the size, for the solver; the proofs are in x.
+    origin, unit = frame(sets)
+    moved = sets.moved(origin, unit)
+    problem = scaled(moved)
+    margin, z, alpha = _loosest(moved, solver)
+    x = np.asarray(origin + unit * z)
     alpha = np.maximum(alpha, 0)
-    conflict = alpha > 1e-5 * alpha.max()
-    names = tuple(name for name, bad in zip(sets.names, conflict) if bad)
-    proved = proved_infimum(sets, alpha / np.asarray(problem.scale), x) > 0
-    return Feasibility(Status.EMPTY, names, margin, sets.from_real(x), proved)
+    if margin > 0:
+        conflict = alpha > 1e-5 * alpha.max()
+        names = tuple(name for name, bad in zip(sets.names, conflict) if bad)
+        proved = proved_infimum(moved, alpha / np.asarray(problem.scale), z) > 0
+        if proved or margin > UNDECIDED:
+            return Feasibility(Status.EMPTY, names, margin, sets.from_real(x), proved)
+    total = Geometry(problem, sets.coordinates).combine(jnp.ones(len(sets.names)))
+    if not smallest_eigenvalue(total)[1]:
+        direction = sets.from_real(np.linalg.eigh(np.asarray(total))[1][:, 0])
+        return Feasibility(Status.UNBOUNDED, (), float("nan"), direction, False)
+    inside = is_inside(sets, x)
+    status = Status.CONVERGED if inside else Status.STALLED
+    return Feasibility(status, (), margin, sets.from_real(x), inside)

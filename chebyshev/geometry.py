@@ -8,8 +8,10 @@ neither the dual, as long as Σ α_i Q_i ⪰ I, nor the method.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
+from jax.scipy.linalg import cho_solve
 
 from chebyshev.sets import Ellipsoids
 
@@ -52,6 +54,52 @@ def scaled(sets: Ellipsoids) -> Scaled:
         ),
         jnp.concatenate([sets.scale, half**2, slab_half**2]),
     )
+
+
+def frame(sets: Ellipsoids) -> tuple[Array, Array]:
+    """A point in the middle of the constraints, and a length of the size of their intersection.
+
+    Measured from there in that unit, nothing cancels and the squared radius is of order one,
+    whatever the size of the data and wherever they lie. Neither carries derivatives: the solution
+    does not depend on where it is measured from.
+    """
+    return _frame(jax.tree.map(lax.stop_gradient, sets))
+
+
+@jax.custom_batching.sequential_vmap  # batched factorisations: see `interior_point.optimum`
+def _frame(sets: Ellipsoids) -> tuple[Array, Array]:
+    m = sets.dim
+    half = jnp.concatenate([(sets.hi - sets.lo) / 2, (sets.slab_hi - sets.slab_lo) / 2])
+    middle = jnp.concatenate([(sets.hi + sets.lo) / 2, (sets.slab_hi + sets.slab_lo) / 2])
+    sides = jnp.concatenate([jnp.eye(m)[jnp.array(sets.coordinates, int)], sets.normals])
+    rows = [F / jnp.sqrt(s) for F, s in zip(sets.factors, sets.scale)]
+    right = [t / jnp.sqrt(s) for t, s in zip(sets.targets, sets.scale)]
+    A = jnp.concatenate([*rows, sides / half[:, None]])
+    b = jnp.concatenate([*right, middle / half])
+    pull = jnp.sum(sets.linear / sets.scale[:, None], axis=0)
+    # minimise ‖A x - b‖² + 2 pull'x, refined: only near its solution does nothing cancel.
+    total = A.T @ A
+    diagonal = jnp.diagonal(total)
+    scale = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    factor = jnp.linalg.cholesky(scale[:, None] * total * scale + 1e-12 * jnp.eye(m))
+    origin = jnp.zeros(m)
+    for _ in range(3):
+        slope = A.T @ (b - A @ origin) - pull
+        origin = origin + scale * cho_solve((factor, True), scale * slope)
+    unit = 1 / jnp.sqrt(jnp.min(diagonal))
+    usable = jnp.isfinite(unit) & jnp.isfinite(origin).all()
+    return jnp.where(usable, origin, 0.0), jnp.where(usable, unit, 1.0)
+
+
+def smallest_eigenvalue(total: Array) -> tuple[Array, Array]:
+    """A lower bound of the smallest eigenvalue, and whether it is positive to working precision.
+
+    Of the matrix with unit diagonal, so that units of single coordinates do not matter.
+    """
+    diagonal = jnp.diagonal(total)
+    scale = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1.0))
+    lowest = jnp.linalg.eigvalsh(scale[:, None] * total * scale)[0]
+    return lowest * jnp.min(diagonal), (lowest > 1e-13) & jnp.all(diagonal > 0)
 
 
 class Geometry:

@@ -33,7 +33,7 @@ import numpy as np
 from jax import Array, lax
 from jax.scipy.linalg import cho_solve
 
-from chebyshev.geometry import Geometry, Scaled
+from chebyshev.geometry import Geometry, Scaled, smallest_eigenvalue
 
 
 class Status(enum.IntEnum):
@@ -111,7 +111,13 @@ class State(NamedTuple):
 RUNNING = -1
 FRACTION = 0.97  # of the way to the boundary
 SHRINK = 0.8
+EMPTINESS = 1e-9  # a dual value as far below zero is no rounding: the set is empty
 SMOOTH = 3e-10  # merit of the last iterate that derivatives use, see State.smooth
+
+
+def relative_gap(dual: Array, primal: Array) -> Array:
+    """The gap, relative down to a millionth of the unit that values are measured in."""
+    return jnp.abs(dual - primal) / jnp.maximum(jnp.abs(dual), 1e-6)
 
 
 def dual_point(geometry: Geometry, alpha: Array) -> tuple[Array, Array]:
@@ -157,7 +163,7 @@ def _step(geometry: Geometry, state: State, rtol: float) -> State:
     dual = g @ cho_solve(ZI, g) - alpha @ geometry.problem.d
     primal = jnp.trace(W)
     violation = jnp.max(r_p - s)
-    gap = jnp.abs(dual - primal) / (1 + jnp.abs(dual))
+    gap = relative_gap(dual, primal)
     merit = jnp.maximum(gap, violation)
 
     LZ = _cholesky(Z)
@@ -194,7 +200,7 @@ def _step(geometry: Geometry, state: State, rtol: float) -> State:
     moved = jnp.isfinite(t_p * t_d * jnp.sum(dx) * jnp.sum(d_alpha))
     stuck = ~moved | (jnp.maximum(t_p, t_d) < 1e-4)
     status = jnp.where((status == RUNNING) & stuck, Status.STALLED, status)
-    status = jnp.where(dual < 0, Status.EMPTY, status)
+    status = jnp.where(dual < -EMPTINESS, Status.EMPTY, status)
     go = status == RUNNING
     t_p, t_d = jnp.where(go, t_p, 0), jnp.where(go, t_d, 0)
 
@@ -224,9 +230,7 @@ def _start(geometry: Geometry) -> State:
     c = geometry.problem.left.shape[0]
     convex = jnp.arange(k) < k - c
     total = geometry.combine(convex * 1.0)
-    lowest = jnp.linalg.eigvalsh(total)[0]
-    # Relative to the largest: below this the sum of all Q_i is singular to working precision.
-    bounded = lowest > 1e-13 * jnp.max(jnp.abs(total))
+    lowest, bounded = smallest_eigenvalue(total)
     alpha = jnp.ones(k) * 2 / jnp.where(bounded, lowest, 1.0)
     if c:
         # Small multipliers of the cuts, so that these do not make the sum indefinite.

@@ -29,8 +29,15 @@ def _gamma(n: int) -> float:
     return n * UNIT / (1 - n * UNIT)
 
 
-def _dense(forward_fn, m: int) -> np.ndarray:
+def _dense(forward_fn, m: int, y: np.ndarray) -> np.ndarray:
     """The columns of A, some at a time."""
+    image = jax.eval_shape(forward_fn, jnp.zeros(m))
+    if image.dtype != jnp.float64:
+        raise ValueError(f"forward_fn: expected float64 results, got {image.dtype}")
+    if image.shape != y.shape:
+        raise ValueError(f"forward_fn: expected to map ({m},) to {y.shape}, got {image.shape}")
+    if np.asarray(forward_fn(jnp.zeros(m))).any():
+        raise ValueError("forward_fn: expected a linear map, but it does not map 0 to 0")
     columns = jax.jit(lambda E: jax.vmap(forward_fn)(E))
     blocks = []
     for first in range(0, m, COLUMNS):
@@ -105,8 +112,8 @@ def certified_radius(forward_fn, y, rho, lo, hi, x, alpha) -> float:
       The radius; inf if none could be proved.
 
     Raises:
-      ValueError: shapes that do not match; NaN; a negative multiplier; `rho` not positive;
-        lo >= hi.
+      ValueError: shapes that do not match; a map that is not linear or not in float64; NaN; a
+        negative multiplier; `rho` not positive; lo >= hi.
 
     Reference:
       Rump, Verification of positive definiteness, BIT 46 (2006); Higham, Accuracy and Stability of
@@ -131,7 +138,7 @@ def certified_radius(forward_fn, y, rho, lo, hi, x, alpha) -> float:
         i = int(np.argmin(alpha))
         raise ValueError(f"alpha: expected no negative multiplier, got {alpha[i]} at index {i}")
     alpha0, a = float(alpha[0]), alpha[1:]
-    A = _dense(forward_fn, len(x))
+    A = _dense(forward_fn, len(x), y)
     n, m = A.shape
     gram = A.T @ A
     gram *= alpha0
@@ -143,7 +150,8 @@ def certified_radius(forward_fn, y, rho, lo, hi, x, alpha) -> float:
         return float("inf")
     miss = A @ x - y
     miss_error = _gamma(m + 2) * (size @ np.abs(x) + np.abs(y)) * SLACK
-    misfit = np.sum(np.maximum(np.abs(miss) - miss_error, 0) ** 2) / SLACK
+    squares = np.sum(np.maximum(np.abs(miss) - miss_error, 0) ** 2)
+    misfit = squares * (1 - _gamma(n + 6))
     inside = a * (x - lo) * (hi - x)
     # -Σ α_i f_i(x̃), from above.
     positive = alpha0 * rho + np.sum(np.maximum(inside, 0))

@@ -31,11 +31,13 @@ from jax.experimental.sparse.linalg import lobpcg_standard
 from chebyshev.constructors import as_array, as_positive, check_order
 from chebyshev.interior_point import Status
 
+SMALL = 200  # unknowns up to which eigenvalues are computed from a matrix
+
 
 class LargeSolution(NamedTuple):
     """A relaxed Chebyshev centre that was computed without matrices.
 
-        every admissible x lies within `radius` of `x`
+        every admissible x lies within `radius` of `x`, as far as `eigenvalue` is right
 
     Attributes:
       x: (m,) the estimate (16).
@@ -43,9 +45,9 @@ class LargeSolution(NamedTuple):
       value: () the squared radius: value (17) over the smallest eigenvalue found.
       radius: () its square root; `certified_radius` proves one.
       primal: () tr W.
-      gap: () (value - primal) / value.
+      gap: () (value - primal) / value, the primal value less its infeasibility.
       infeasibility: () (tr(A'A W) + ‖A x - y‖²) / ρ - 1 of the last iterate.
-      eigenvalue: () smallest eigenvalue found of Σ α_i Q_i, 1 at the optimum.
+      eigenvalue: () smallest eigenvalue of Σ α_i Q_i, 1 at the optimum: an estimate.
       status: () int32, a `Status`.
       num_steps: () int32, steps of the quasi-Newton method.
 
@@ -119,6 +121,30 @@ def _normal(forward_fn, m: int) -> Callable[[Array], Array]:
     return lambda x: transpose(forward_fn(x))[0]
 
 
+def _smallest_eigenvalue(apply, V: Array) -> Array:
+    """Of S, an estimate from below: by LOBPCG, less the residual; of small ones, exactly."""
+    m = V.shape[0]
+    if m <= SMALL:
+        return jnp.linalg.eigvalsh(jax.vmap(apply, 1, 1)(jnp.eye(m)))[0]
+    vector = jnp.ones(m)
+    for _ in range(20):
+        vector = apply(vector)
+        top = jnp.linalg.norm(vector)
+        vector = vector / top
+    # The columns of V nearly span the eigenvectors of the smallest eigenvalues, and a few others
+    # look elsewhere. LOBPCG finds the largest of a matrix, so it gets S turned around.
+    others = jax.random.normal(jax.random.key(1), (m, 4))
+    start = jnp.concatenate([V[:, : m // 5 - 5], others], axis=1)
+
+    def turned(X):
+        return 1.5 * top * X - jax.vmap(apply, 1, 1)(X)
+
+    largest, vectors, _ = lobpcg_standard(turned, start, m=200)
+    first = vectors[:, :1]
+    residual = jnp.linalg.norm(turned(first) - largest[0] * first)
+    return 1.5 * top - largest[0] - residual
+
+
 def _dual(forward_fn, data: _Data, U, alpha0):
     """Multipliers, smallest eigenvalue of S, x and the bound of the squared radius."""
     m = data.half.shape[0]
@@ -135,18 +161,7 @@ def _dual(forward_fn, data: _Data, U, alpha0):
     def apply(x):
         return alpha0 * normal(x) + a * x
 
-    # The columns of V nearly span the eigenvectors of the smallest eigenvalues of S. LOBPCG finds
-    # the largest of a matrix, so it gets S turned around.
-    vector = jnp.ones(m)
-    for _ in range(20):
-        vector = apply(vector)
-        top = jnp.linalg.norm(vector)
-        vector = vector / top
-    columns = max(min(U.shape[1] - 2, m // 5 - 1), 1)
-    largest, _, _ = lobpcg_standard(
-        lambda X: 1.5 * top * X - jax.vmap(apply, 1, 1)(X), Y[:, :columns], m=200
-    )
-    eigenvalue = 1.5 * top - largest[0]
+    eigenvalue = _smallest_eigenvalue(apply, Y[:, :-2])
     g = alpha0 * jax.linear_transpose(forward_fn, jnp.zeros(m))(data.r)[0]
     x, _ = jax.scipy.sparse.linalg.cg(apply, g, tol=1e-12, maxiter=1000)
     bound = g @ x - alpha0 * (data.r @ data.r - data.rho) + a @ data.half**2
@@ -170,12 +185,15 @@ def _solve(forward_fn, data: _Data, rtol, rank, num_steps, max_rounds) -> LargeS
         U, alpha0, best, _, num_rounds = carry
         U, alpha0 = _ascend(forward_fn, data, U, alpha0, penalty, num_steps)
         found = _dual(forward_fn, data, U, alpha0)
+        found = (*found[:-1], jnp.where(found[1] > 0, found[-1], jnp.inf))
         better = found[-1] < best[-1]
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), found, best)
         primal, violation = _parts(forward_fn, data, _rows(data, U))
-        # tr W of an infeasible iterate is too large, to first order by α_0 times its violation.
+        # tr W of an infeasible iterate is too large, to first order by α_0 times its violation;
+        # that is only believed of small ones.
         gap = (best[-1] - primal + alpha0 * jnp.maximum(violation, 0)) / best[-1]
-        return U, alpha0, best, gap, num_rounds + 1
+        small = (violation <= jnp.sqrt(rtol) * data.rho) & (gap >= -rtol)
+        return U, alpha0, best, jnp.where(small, gap, jnp.inf), num_rounds + 1
 
     U, _, best, gap, num_rounds = lax.while_loop(go_on, improve, (U, alpha0, first, worst, 0))
     alpha, eigenvalue, x, value = best
@@ -207,8 +225,9 @@ def rcc_matrix_free(
 
         { x : ‖A x - y‖² <= ρ, lo <= x <= hi }
 
-    For thousands of unknowns, where `rcc` would hold and factor m × m matrices. Deterministic: the
-    start is random, with a fixed key. Composes with `jit`; batches by `jax.lax.map`.
+    For thousands of unknowns, where `rcc` would hold and factor m × m matrices. The radius it
+    returns is an estimate, `certified_radius` proves one. Deterministic: the start is random, with
+    a fixed key. Composes with `jit`; batches by `jax.lax.map`.
 
     Args:
       forward_fn: x -> A x, linear, in JAX; its transpose is taken automatically. A callable pytree,
@@ -252,9 +271,10 @@ def rcc_matrix_free(
     forward_fn = forward_fn if is_pytree else jax.tree_util.Partial(forward_fn)
     middle = (lo + hi) / 2
     image = jax.eval_shape(forward_fn, middle)
-    if image.shape != y.shape:
+    if image.shape != y.shape or image.dtype != jnp.float64:
         raise ValueError(
-            f"forward_fn: expected to map shape {lo.shape} to {y.shape}, got {image.shape}"
+            f"forward_fn: expected to map shape {lo.shape} to {y.shape} in float64, got "
+            f"{image.shape} in {image.dtype}"
         )
     data = _Data(y - forward_fn(middle), rho, (hi - lo) / 2, middle)
     return _solve(forward_fn, data, rtol, min(rank, lo.shape[0]), num_steps, max_rounds)

@@ -9,8 +9,8 @@ import numpy as np
 from jax import Array, lax
 
 from chebyshev.cuts import replace_idle, violations, with_cuts
-from chebyshev.geometry import Geometry, Scaled, scaled
-from chebyshev.interior_point import RUNNING, Status, dual_point, optimum
+from chebyshev.geometry import Geometry, Scaled, frame, scaled
+from chebyshev.interior_point import RUNNING, Status, dual_point, optimum, relative_gap
 from chebyshev.sets import Ellipsoids
 
 
@@ -25,7 +25,7 @@ class Solution(NamedTuple):
       value: () the squared radius: the dual value (17).
       radius: () its square root.
       primal: () tr W of the last iterate, the primal value (15) up to its infeasibility.
-      gap: () |value - primal| / (1 + |value|).
+      gap: () |value - primal| / value.
       infeasibility: () largest violation of (15) by (W, primal_x), in units of each scale.
       W: (dim, dim) = Δ - xx' of the last iterate, over (Re x, Im x) for complex data.
       primal_x: (dim,) x of the last iterate, likewise.
@@ -55,21 +55,20 @@ class Solution(NamedTuple):
     cuts: Array
 
 
-@partial(jax.jit, static_argnames=("coordinates", "rtol", "max_steps"))
-def solve_scaled(
-    problem: Scaled, coordinates, cuts: Array, rtol: float, max_steps: int, tightening=0.0
-) -> Solution:
-    """`rcc` for constraints in units of their scales, with those cuts, every f_i raised."""
+def _solve_scaled(problem: Scaled, coordinates, cuts: Array, rtol, max_steps) -> Solution:
+    """The solution for constraints in units of their scales, with those cuts."""
     problem = with_cuts(problem, coordinates, cuts)
-    problem = problem._replace(d=problem.d + tightening)
     point = optimum(problem, coordinates, rtol, max_steps)
     geometry = Geometry(problem, coordinates)
     W, alpha = point.W, point.alpha
     x, value = dual_point(geometry, alpha)
     primal = jnp.trace(W)
     status = jnp.where(point.status == RUNNING, Status.MAX_STEPS, point.status)
-    failed = (status == Status.EMPTY) | (status == Status.UNBOUNDED) | ~jnp.isfinite(value)
-    status = jnp.where(failed & (status <= Status.STALLED), Status.FAILED, status)
+    empty = (status == Status.EMPTY) | (status == Status.UNBOUNDED)
+    # A value below zero by rounding alone: a point, or nearly.
+    failed = empty | ~jnp.isfinite(value) | (value < 0)
+    status = jnp.where(failed & ~empty & (value < 0), Status.STALLED, status)
+    status = jnp.where(failed & (status < Status.STALLED), Status.FAILED, status)
     value = jnp.where(failed, jnp.where(status == Status.UNBOUNDED, jnp.inf, jnp.nan), value)
     return Solution(
         jnp.where(failed, jnp.nan, x),
@@ -77,7 +76,7 @@ def solve_scaled(
         value,
         jnp.sqrt(value),
         primal,
-        jnp.abs(value - primal) / (1 + jnp.abs(value)),
+        relative_gap(value, primal),
         jnp.max(geometry.inner(W) + geometry.values(point.x)),
         W,
         point.x,
@@ -87,14 +86,42 @@ def solve_scaled(
     )
 
 
+@partial(jax.jit, static_argnames=("rtol", "max_steps"))
+def solve_sets(
+    sets: Ellipsoids, cuts: Array, rtol: float, max_steps: int, tightening=0.0
+) -> Solution:
+    """`rcc` with those cuts, over R^dim; every f_i raised by `tightening` in units of its scale."""
+    origin, unit = frame(sets)
+    problem = scaled(sets.moved(origin, unit))
+    problem = problem._replace(d=problem.d + tightening)
+    s = _solve_scaled(problem, sets.coordinates, cuts, rtol, max_steps)
+    area = unit**2
+    # A box or slab is a square of a length and is in z what it is in x but for `area`; quadratics
+    # and cuts have the same values in both.
+    p, k = len(sets.factors), len(sets.names)
+    places = jnp.arange(s.alpha.shape[0])
+    weight = jnp.where((places >= p) & (places < k), 1.0, area)
+    return s._replace(
+        x=origin + unit * s.x,
+        alpha=weight * s.alpha,
+        value=area * s.value,
+        radius=unit * s.radius,
+        primal=area * s.primal,
+        W=area * s.W,
+        primal_x=origin + unit * s.primal_x,
+    )
+
+
 NO_CUTS = np.zeros((0, 2), np.int32)
 CUT_VIOLATION = 1e-6  # in units of half widths: products violated by less are left out
 CUT_RTOL = 1e-6  # gap at which the rounds that only choose cuts may stop
 
 
-@partial(jax.jit, static_argnames=("coordinates", "num_cuts", "max_rounds", "rtol", "max_steps"))
-def _choose_cuts(problem: Scaled, coordinates, num_cuts, max_rounds, rtol, max_steps) -> Array:
+@partial(jax.jit, static_argnames=("num_cuts", "max_rounds", "rtol", "max_steps"))
+def _choose_cuts(sets: Ellipsoids, num_cuts, max_rounds, rtol, max_steps) -> Array:
     """Cuts that are violated without them, added round after round."""
+    sets = jax.tree.map(lax.stop_gradient, sets)
+    problem, coordinates = scaled(sets.moved(*frame(sets))), sets.coordinates
 
     def another(state):
         _, placed, num_rounds = state
@@ -102,7 +129,7 @@ def _choose_cuts(problem: Scaled, coordinates, num_cuts, max_rounds, rtol, max_s
 
     def improve(state):
         cuts, _, num_rounds = state
-        s = solve_scaled(problem, coordinates, cuts, rtol, max_steps)
+        s = _solve_scaled(problem, coordinates, cuts, rtol, max_steps)
         violation = violations(problem, coordinates, s.W, s.primal_x)
         new, placed = replace_idle(cuts, s.alpha[problem.d.shape[0] :], violation, CUT_VIOLATION)
         usable = jnp.isfinite(s.value)
@@ -130,8 +157,8 @@ def rcc(
     respect to every number in the sets, by implicit differentiation of the optimality conditions.
 
     With `cuts="rlt"` products of the linear constraints (sides of boxes and slabs) tighten the
-    relaxation: the radius never grows and often shrinks much, at the price of some ten solves. A
-    smaller radius is a better guarantee; the error at one given truth may still grow.
+    relaxation: the radius never grows (beyond rtol) and often shrinks much, at the price of some
+    ten solves. A smaller radius is a better guarantee; the error at one given truth may still grow.
 
     Args:
       sets: the admissible set, bounded and with an interior.
@@ -174,13 +201,9 @@ def rcc(
     for name, number in (("num_cuts", num_cuts), ("max_rounds", max_rounds)):
         if number < 1:
             raise ValueError(f"{name}: expected at least 1, got {number!r}")
-    problem, coordinates = scaled(sets), sets.coordinates
     options = float(rtol), int(max_steps)
     chosen = NO_CUTS
-    if cuts and len(coordinates) + len(sets.normals) > 1:
-        held = jax.tree.map(lax.stop_gradient, problem)
-        chosen = _choose_cuts(
-            held, coordinates, num_cuts, max_rounds, max(options[0], CUT_RTOL), options[1]
-        )
-    solution = solve_scaled(problem, coordinates, jnp.asarray(chosen), *options)
+    if cuts and len(sets.coordinates) + len(sets.normals) > 1:
+        chosen = _choose_cuts(sets, num_cuts, max_rounds, max(options[0], CUT_RTOL), options[1])
+    solution = solve_sets(sets, jnp.asarray(chosen), *options)
     return solution._replace(x=sets.from_real(solution.x))

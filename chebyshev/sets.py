@@ -129,6 +129,22 @@ class Ellipsoids:
             is_complex=self.is_complex,
         )
 
+    def moved(self, origin: Array, unit: Array) -> "Ellipsoids":
+        """The same constraints on z, where x = origin + unit z, in R^dim."""
+        inside = origin[jnp.array(self.coordinates, int)]
+        along = self.normals @ origin
+        return dataclasses.replace(
+            self,
+            factors=tuple(unit * F for F in self.factors),
+            targets=tuple(t - F @ origin for F, t in zip(self.factors, self.targets)),
+            linear=unit * self.linear,
+            constant=self.constant + 2 * self.linear @ origin,
+            lo=(self.lo - inside) / unit,
+            hi=(self.hi - inside) / unit,
+            slab_lo=(self.slab_lo - along) / unit,
+            slab_hi=(self.slab_hi - along) / unit,
+        )
+
     def values(self, x: Array) -> Array:
         """f_i(x) of every constraint, (k,), in its own units: positive where x violates it."""
         x = self.to_real(jnp.asarray(x))

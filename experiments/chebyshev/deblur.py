@@ -14,7 +14,7 @@ import numpy as np
 import scipy.linalg
 import scipy.optimize
 import scipy.stats
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from rich.console import Console
 
 import chebyshev
@@ -53,9 +53,14 @@ def read(path: Path | None, size: int) -> np.ndarray:
         return np.clip(chebyshev.problems.blur_operator(size).x.reshape(size, size).T / 4, 0, 1)
     try:
         with Image.open(path) as file:
-            picture = file.convert("L")
-    except UnidentifiedImageError:
-        raise ValueError(f"{path}: not a picture that Pillow can read") from None
+            if file.mode[0] in "IF":  # more than 8 bits, which convert would clip
+                grey = np.asarray(file, float)
+                top = grey.max() or 1.0
+                picture = Image.fromarray((255 * np.clip(grey / top, 0, 1)).astype(np.uint8))
+            else:
+                picture = file.convert("L")
+    except OSError as error:
+        raise ValueError(f"{path}: not a picture that can be read: {error}") from None
     picture.thumbnail((size, size), Image.Resampling.BOX)
     if min(picture.size) < 2:
         raise ValueError(f"{path}: too narrow: {picture.size} pixels at this size")
@@ -81,7 +86,12 @@ def _tikhonov(blur: chebyshev.problems.Kronecker, y: np.ndarray, rho: float) -> 
     def excess(log_weight):
         return np.sum((factor * filtered(log_weight) - c) ** 2) - rho
 
-    weight = scipy.optimize.brentq(excess, -60, 20) if excess(-60) < 0 < excess(20) else -10
+    # Where even x = 0 explains the data, or nothing does, the end that is closer to it.
+    ends = -60.0, 20.0
+    if excess(ends[0]) < 0 < excess(ends[1]):
+        weight = scipy.optimize.brentq(excess, *ends)
+    else:
+        weight = min(ends, key=lambda end: abs(excess(end)))
     return (U @ filtered(weight) @ V.T).ravel()
 
 

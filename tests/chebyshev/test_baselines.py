@@ -59,8 +59,10 @@ def test_bad_input_is_named():
     box = chebyshev.box(np.zeros(2), np.ones(2))
     ball = chebyshev.noise_ball(np.eye(2), np.ones(2), 1.0)
     for call, match in (
-        (lambda: chebyshev.ls(box), "sets: expected a noise_ball"),
-        (lambda: chebyshev.cls(box), "sets: expected a noise_ball"),
+        (lambda: chebyshev.ls(box), "sets: expected one noise_ball"),
+        (lambda: chebyshev.cls(ball & ball & box), "sets: expected one noise_ball.*are 2"),
+        (lambda: chebyshev.cls(ball & box, rtol=-1.0), "rtol: expected a positive number"),
+        (lambda: chebyshev.tikhonov(ball, 1.0, np.eye(3)), "L: expected a matrix"),
         (lambda: chebyshev.cls(ball), "sets: expected a constraint besides the noise ball"),
         (lambda: chebyshev.cls(ball & box, backend="scs"), "backend: expected 'native'"),
         (lambda: chebyshev.tikhonov(ball, 0.0), "weight: expected a positive number"),

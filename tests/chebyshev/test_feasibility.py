@@ -50,7 +50,28 @@ def test_sets_with_an_interior_have_a_point_at_the_margin(seed):
     scale = np.asarray(scaled(sets).scale)
     assert (np.asarray(sets.values(found.x)) / scale).max() == pytest.approx(found.margin, abs=1e-6)
     assert found.margin <= float((sets.values(np.zeros(4)) / scale).max()) + 1e-7
-    assert not found.proved
+    assert found.proved
+
+
+def test_what_is_nearly_a_point_is_not_taken_for_either():
+    # Unit discs whose lens is 2e wide: all that is said is proved.
+    for e in (1e-4, 1e-12, 0.0, -1e-10, -1e-4):
+        sets = chebyshev.norm_ball(np.eye(2), 1.0)
+        sets = sets & chebyshev.norm_ball(np.eye(2), 1.0, [2 * (1 - e), 0.0])
+        found = chebyshev.feasibility(sets)
+        if abs(e) == 1e-4:
+            assert found.status == (Status.CONVERGED if e > 0 else Status.EMPTY)
+            assert found.proved
+        if found.proved:
+            assert (found.status == Status.EMPTY) == (e < 0)
+        else:
+            assert found.status == Status.STALLED
+
+
+def test_parallel_slabs_that_contradict_are_empty_though_nothing_bounds_the_rest():
+    sets = chebyshev.slab([1.0, 0.0], 0.0, 1.0) & chebyshev.slab([1.0, 0.0], 2.0, 3.0)
+    found = chebyshev.feasibility(sets)
+    assert (found.status, found.constraints) == (Status.EMPTY, ("slab", "slab"))
 
 
 def test_nothing_is_proved_of_sets_that_are_not_empty():

@@ -160,6 +160,52 @@ def test_scaling_and_translation():
     assert float(b.value) == pytest.approx(c * c * float(a.value), rel=1e-8)
 
 
+@pytest.mark.parametrize("length", [1e-8, 1e-3, 1e8])
+def test_any_unit_of_length_gives_the_same_answer(length):
+    rng = np.random.default_rng(3)
+    A, y = rng.normal(size=(5, 3)), rng.normal(size=5)
+
+    def solve(unit, **options):
+        ball = chebyshev.noise_ball(A / unit, y, 9.0)
+        sets = ball & chebyshev.simplex_like(0.8 * unit, 3)
+        return chebyshev.rcc(sets, **options)
+
+    for options in ({}, {"cuts": "rlt"}):
+        one, other = solve(1.0, **options), solve(length, **options)
+        assert int(other.status) == Status.CONVERGED
+        assert float(other.value) == pytest.approx(length**2 * float(one.value), rel=1e-7)
+        np.testing.assert_allclose(other.x / length, one.x, atol=1e-4)
+
+
+@pytest.mark.parametrize("shift", [1e3, 1e5, 1e8])
+def test_sets_far_from_the_origin_are_solved_where_they_are(shift):
+    center = np.full(2, shift)
+    sets = chebyshev.norm_ball(np.eye(2), 1.0, center)
+    sets = sets & chebyshev.box(center - 0.5, center + 3)
+    solution = chebyshev.rcc(sets)
+    near = chebyshev.norm_ball(np.eye(2), 1.0) & chebyshev.box(np.full(2, -0.5), np.full(2, 3.0))
+    assert int(solution.status) == Status.CONVERGED
+    assert float(solution.value) == pytest.approx(float(chebyshev.rcc(near).value), rel=1e-7)
+    exact = chebyshev.chebyshev_center_exact(sets)
+    # The chord from angle -30° to 120° about the centre: half its length is cos 15°.
+    assert exact.lower <= np.cos(np.pi / 12) * (1 + 1e-7)
+    assert exact.radius >= np.cos(np.pi / 12) * (1 - 1e-7)
+    assert exact.radius == pytest.approx(np.cos(np.pi / 12), rel=1e-6)
+
+
+def test_small_discs_and_long_boxes_are_neither_empty_nor_unbounded():
+    for sets, value in (
+        (chebyshev.norm_ball(np.eye(2), 1e-8, np.ones(2)), 1e-16),
+        (chebyshev.norm_ball(1e9 * np.eye(2), 1.0, np.ones(2)), 1e-18),
+        (chebyshev.box(np.zeros(2), np.array([1.0, 1e7])), (1 + 1e14) / 4),
+        (chebyshev.norm_ball(np.diag([1.0, 1e-7]), 1.0), 1e14),
+    ):
+        solution = chebyshev.rcc(sets)
+        assert int(solution.status) == Status.CONVERGED
+        assert float(solution.value) == pytest.approx(value, rel=1e-7)
+        assert chebyshev.chebyshev_center_exact(sets).radius == pytest.approx(value**0.5, rel=1e-7)
+
+
 def test_derivatives_against_differences():
     rng = np.random.default_rng(1)
     m = 4
