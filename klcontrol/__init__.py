@@ -5,16 +5,33 @@ Describe the chain, its costs and the temperature with `Problem`.
     problem          Problem
     dynamics         Neighbours and the other forms of q
     connectivity     irreducibility, absorption, period
+    bellman          the Bellman equation in logarithms, its linearisation
+    iterations       power, krylov, inverse: inside jit
+    aggregation      Newton's method with multilevel aggregation: a million states
+    implicit         derivatives
+    certificate      bounds on λ* and ρ* that hold in spite of rounding; certify
+    solver           solve
+    examples         closed forms, gridworlds, random chains, graphs
 """
 
+from klcontrol import examples
+from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
 from klcontrol.problem import Problem
+from klcontrol.solver import Solution, Stats, Status, solve
 
 __all__ = [
+    "Certificate",
     "Neighbours",
     "Problem",
+    "Solution",
+    "Stats",
+    "Status",
     "apply",
     "as_dense",
     "as_neighbours",
+    "certify",
+    "examples",
     "period",
+    "solve",
 ]

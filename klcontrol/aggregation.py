@@ -1,0 +1,5 @@
+"""placeholder."""
+
+
+def aggregate_and_iterate(problem, rtol, max_steps):
+    raise NotImplementedError
