@@ -19,6 +19,8 @@ from klcontrol.connectivity import cycle_period, first_unreachable
 
 # Padded lists may hold this many times the entries of a sparse matrix, and no more.
 MAX_PADDING = 64
+# Lists up to this long are unrolled.
+MAX_UNROLLED = 16
 
 
 class Neighbours(NamedTuple):
@@ -67,7 +69,12 @@ def apply(q, z) -> Array:
       [2.0, 2.0]
     """
     if isinstance(q, Neighbours):
-        return jnp.sum(q.probabilities * jnp.asarray(z)[q.indices], axis=-1)
+        z, length = jnp.asarray(z), q.indices.shape[-1]
+        if length > MAX_UNROLLED:
+            return jnp.sum(q.probabilities * z[q.indices], axis=-1)
+        # Successor by successor: XLA fuses this into one pass, several times as fast.
+        columns = range(length)
+        return sum(q.probabilities[:, k] * z[q.indices[:, k]] for k in columns)
     if isinstance(q, (BCSR, np.ndarray, Array)):
         return q @ jnp.asarray(z)
     if scipy.sparse.issparse(q):

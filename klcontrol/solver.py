@@ -25,13 +25,13 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jax import Array, lax
 
-from klcontrol.aggregation import aggregate_and_iterate
 from klcontrol.bellman import linearise, normalise, rounding_floor
 from klcontrol.certificate import Certificate, collatz_wielandt
 from klcontrol.connectivity import cycle_period
 from klcontrol.dynamics import Neighbours, as_neighbours, is_concrete, pattern
 from klcontrol.implicit import principal
 from klcontrol.iterations import Iterate, iterate, spread
+from klcontrol.newton import newton
 from klcontrol.problem import Problem
 
 MAX_STEPS = {"power": 200_000, "krylov": 20_000, "inverse": 300, "aggregation": 60, "arpack": 2_000}
@@ -264,7 +264,7 @@ class _IterateFn(NamedTuple):
             limit = limit or MAX_STEPS[self.method]
             return _iterate(problem, start, self.method, self.rtol, limit)
         if self.method == "aggregation":
-            return aggregate_and_iterate(problem, self.rtol, limit or MAX_STEPS["aggregation"])
+            return newton(problem, self.rtol, limit or MAX_STEPS["aggregation"])
         if self.method == "arpack":
             return _arpack(problem, self.rtol, limit or MAX_STEPS["arpack"])
         return self._auto(problem, start)
@@ -282,7 +282,7 @@ class _IterateFn(NamedTuple):
             return found
         if n <= ELIMINATION_STATES:
             return _iterate(problem, start, "inverse", self.rtol, limit)
-        return aggregate_and_iterate(problem, self.rtol, self.max_steps or MAX_STEPS["aggregation"])
+        return newton(problem, self.rtol, self.max_steps or MAX_STEPS["aggregation"])
 
 
 def _iterate_fn(method: str, rtol: float, max_steps: int | None) -> _IterateFn:
