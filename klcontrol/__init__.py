@@ -11,10 +11,11 @@ Describe the chain, its costs and the temperature with `Problem`.
     implicit         derivatives
     certificate      bounds on λ* and ρ* that hold in spite of rounding; certify
     solver           solve
+    counterexample   Conjecture 3.9 refuted in exact arithmetic
     examples         closed forms, gridworlds, random chains, graphs
 """
 
-from klcontrol import examples
+from klcontrol import counterexample, examples
 from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
 from klcontrol.problem import Problem
@@ -31,6 +32,7 @@ __all__ = [
     "as_dense",
     "as_neighbours",
     "certify",
+    "counterexample",
     "examples",
     "period",
     "solve",
