@@ -1,6 +1,6 @@
 """A multilevel preconditioner for I - P, P a sparse stochastic matrix, by aggregation of states.
 
-The generator A = D - W of a chain, W >= 0 the probabilities to other states and D = Σ_j W_ij + exit,
+The generator A = D - W of a chain, W >= 0 the probabilities to other states, D = Σ_j W_ij + exit,
 is coarsened by lumping states: with S the indicator of the aggregates,
 
     W_c = SᵀWS without its diagonal,        exit_c = Sᵀ exit,
@@ -40,13 +40,11 @@ class Level(NamedTuple):
       aggregate: (n,) the aggregate of each state.
       target: (d, n) position of each entry of W in the flat (d_c, n_c) lists of the next level;
         d_c n_c for entries inside an aggregate.
-      real: (n,) 1, or 0 for padding.
     """
 
     indices: Array
     aggregate: Array
     target: Array
-    real: Array
 
 
 class Generator(NamedTuple):
@@ -57,14 +55,13 @@ class Generator(NamedTuple):
     diagonal: Array
 
 
-def build_levels(indices: Array, linked: np.ndarray) -> tuple[list[Level], Array, Array]:
-    """The levels of a pattern (d, n), and the pattern and mask of the coarsest.
+def build_levels(indices: Array, linked: np.ndarray) -> tuple[list[Level], Array]:
+    """The levels of a pattern (d, n), and the pattern of the coarsest.
 
     `linked` (d, n): entries that count; the others may point anywhere.
     """
     levels: list[Level] = []
-    d, n = indices.shape
-    real = np.ones(n, np.float32)
+    n = indices.shape[1]
     while n > COARSEST:
         own = np.arange(n, dtype=np.int32)
         seen = np.where(linked, np.asarray(indices), own)
@@ -73,16 +70,18 @@ def build_levels(indices: Array, linked: np.ndarray) -> tuple[list[Level], Array
         if alone.any():
             # States without links have equations of their own; padding too.
             root[alone] = np.argmax(alone)
-        used, aggregate = np.unique(root, return_inverse=True)
-        count = used.size
+        used = np.zeros(n, bool)
+        used[root] = True
+        count = int(used.sum())
+        aggregate = (np.cumsum(used, dtype=np.int32) - 1)[root]
         if count > MIN_SAVING * n:
             break
-        rows = np.broadcast_to(aggregate, seen.shape)
         columns = aggregate[seen]
-        cross = rows != columns
-        keys, inverse = np.unique(
-            rows[cross].astype(np.int64) * count + columns[cross], return_inverse=True
-        )
+        cross = columns != aggregate
+        keys = np.broadcast_to(aggregate, seen.shape)[cross].astype(np.int64) * count
+        keys += columns[cross]
+        del columns, seen
+        keys, inverse = np.unique(keys, return_inverse=True)
         owner = keys // count
         starts = np.searchsorted(owner, np.arange(count))
         slot = np.arange(keys.size) - starts[owner]
@@ -90,24 +89,21 @@ def build_levels(indices: Array, linked: np.ndarray) -> tuple[list[Level], Array
         size = _bucket(count, 8)
         if width * size > MIN_SAVING * indices.size:
             break
-        target = np.full(seen.shape, width * size, np.int32)
-        target[cross] = (slot * size + owner)[inverse]
+        target = np.full(cross.shape, width * size, np.int32)
+        target[cross] = (slot * size + owner).astype(np.int32)[inverse]
+        del inverse, cross
         coarse = np.tile(np.arange(size, dtype=np.int32), (width, 1))
         coarse[slot, owner] = keys % count
         levels.append(
             Level(
                 jnp.asarray(indices),
-                jnp.asarray(aggregate.astype(np.int32)),
+                jnp.asarray(aggregate),
                 jnp.asarray(target),
-                jnp.asarray(real),
             )
         )
         linked = coarse != np.arange(size)
-        # A padded state is an end of its own.
-        lumped = np.zeros(size, np.float32)
-        lumped[np.unique(aggregate[real > 0])] = 1
-        indices, real, n = coarse, lumped, size
-    return levels, jnp.asarray(indices), jnp.asarray(real)
+        indices, n = coarse, size
+    return levels, jnp.asarray(indices)
 
 
 def _bucket(number: int, parts: int) -> int:
@@ -144,9 +140,7 @@ def _roots(indices: Array) -> Array:
     return jnp.where(near > 0, near, spread(near)) - 1
 
 
-def fill_levels(
-    levels: list[Level], last: Array, weights: Array, exits: Array
-) -> list[Generator]:
+def fill_levels(levels: list[Level], last: Array, weights: Array, exits: Array) -> list[Generator]:
     """The generators of all levels, from the finest's weights (d, n) and exits (n,)."""
     generators = []
     shapes = [level.indices.shape for level in levels[1:]] + [last.shape]
@@ -172,17 +166,23 @@ def multiply(indices: Array, generator: Generator, x: Array) -> Array:
     return y
 
 
-def invert_coarsest(last: Array, real: Array, generator: Generator, *, average: bool) -> Array | None:
-    """The inverse of the coarsest A, with constants shifted away if A is singular by them."""
+def invert_coarsest(last: Array, generator: Generator, law: Array | None) -> Array | None:
+    """The inverse of the coarsest A; of A + s 1 lawᵀ, if constants make A singular."""
     n = last.shape[1]
     if n > COARSEST:
         return None
     A = jnp.zeros((n, n), jnp.float64)
     A = A.at[jnp.arange(n)[None, :], last].add(-generator.weights)
     A = A + jnp.diag(generator.diagonal)
-    if average:
-        A = A + real[:, None] * real[None, :] * (jnp.mean(generator.diagonal) / jnp.sum(real))
+    if law is not None:
+        A = A + jnp.mean(generator.diagonal) * law[None, :]
     return jnp.linalg.inv(A).astype(generator.weights.dtype)
+
+
+def _smooth(indices: Array, generator: Generator, r: Array, x: Array) -> Array:
+    for weight in SWEEPS:
+        x = x + weight * (r - multiply(indices, generator, x)) / generator.diagonal
+    return x
 
 
 def cycle(levels, generators, last, inverse, r: Array) -> Array:
@@ -191,9 +191,7 @@ def cycle(levels, generators, last, inverse, r: Array) -> Array:
     indices = levels[0].indices if levels else last
     if not levels and inverse is not None:
         return inverse @ r
-    x = SWEEPS[0] * r / generator.diagonal
-    for weight in SWEEPS[1:]:
-        x = x + weight * (r - multiply(indices, generator, x)) / generator.diagonal
+    x = _smooth(indices, generator, r, jnp.zeros_like(r))
     if levels:
         level = levels[0]
         size = generators[1].exits.shape[0]
@@ -207,9 +205,7 @@ def cycle(levels, generators, last, inverse, r: Array) -> Array:
         else:
             correction = below(rest)
         x = x + correction[level.aggregate]
-    for weight in SWEEPS:
-        x = x + weight * (r - multiply(indices, generator, x)) / generator.diagonal
-    return x
+    return _smooth(indices, generator, r, x)
 
 
 def _two_steps(product_fn, precondition_fn, r: Array) -> Array:

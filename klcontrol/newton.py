@@ -17,6 +17,7 @@ length of edges, from the states where λ exp(β c_i) <= 1. λ comes from some p
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,78 +39,93 @@ from klcontrol.dynamics import stay_probabilities
 from klcontrol.iterations import Iterate, power, spread
 from klcontrol.problem import Problem
 
-DIRECTIONS = 16
+DIRECTIONS = 12
 RESTARTS = 4
 LINEAR_RTOL = 1e-2
+MAX_LINEAR_RTOL = 0.1
 START_STEPS = 3
+# So many steps may pass without a narrower width.
+PATIENCE = 8
 
 
 def newton(problem: Problem, rtol: float, max_steps: int) -> Iterate:
     """φ such that r is constant to rtol (or rounding); on the host, with known values."""
-    average = problem.criterion == "average"
-    indices = np.ascontiguousarray(np.asarray(problem.q.indices).T.astype(np.int32))
+    indices = np.ascontiguousarray(np.asarray(problem.q.indices).T)
     absorbing = np.asarray(problem.absorbing)
     own = np.arange(problem.num_states, dtype=np.int32)
     linked = np.asarray(problem.q.probabilities).T > 0
     linked = linked & (indices != own) & ~absorbing & ~absorbing[indices]
-    levels, last, real = build_levels(indices, linked)
+    levels, last = build_levels(indices, linked)
     indices = jnp.asarray(indices)
     del linked
+    best = _Best(np.inf, None, None, 0)
     phi = _start(problem)
-    best = None
     for step in range(max_steps + 1):
         residual, policy = _linearise(problem, phi)
         width = float(spread(problem, residual))
-        if np.isfinite(width) and (best is None or width < best[0]):
-            best = (width, phi, residual)
-        elif best is None or not np.isfinite(width) or step - best[3] > 8:
+        if best.phi is None or width < best.width:
+            best = _Best(width if np.isfinite(width) else np.inf, phi, residual, step)
+        elif not np.isfinite(width) or step - best.step > PATIENCE:
             break
-        if best[0] == width:
-            best = (*best[:3], step)
         goal = max(rtol, float(rounding_floor(problem, phi)))
         if width <= goal or step == max_steps:
             break
-        wanted = max(LINEAR_RTOL, 0.1 * goal / width)
-        phi = phi + _evaluate(
-            levels, last, real, indices, policy, residual, problem.absorbing, wanted, average=average
-        )
-    if best is None:
-        return Iterate(phi, residual, jnp.asarray(step, jnp.int32))
-    _, phi, residual, _ = best
-    return Iterate(phi, residual, jnp.asarray(step, jnp.int32))
+        # Far from the solution Newton's method itself is not worth more.
+        wanted = max(min(MAX_LINEAR_RTOL, width), LINEAR_RTOL, 0.1 * goal / width)
+        law = jax.nn.softmax(2 * phi + problem.beta * problem.cost)
+        numbers = (levels, last, indices, policy, residual, law, problem.absorbing, wanted)
+        phi = phi + _evaluate(*numbers, average=problem.criterion == "average")
+    return Iterate(best.phi, best.residual, jnp.asarray(step, jnp.int32))
+
+
+class _Best(NamedTuple):
+    """The narrowest iterate so far."""
+
+    width: float
+    phi: Array | None
+    residual: Array | None
+    step: int
 
 
 _linearise = jax.jit(linearise)
 
 
 @partial(jax.jit, static_argnames=("average",))
-def _evaluate(levels, last, real, indices, policy, residual, absorbing, rtol, *, average: bool):
-    """δ with (I - P) δ + ℓ 1 = r approximately, and Σ δ = 0 in the average criterion."""
+def _evaluate(levels, last, indices, policy, residual, law, absorbing, rtol, *, average):
+    """δ with (I - P) δ + ℓ 1 = r approximately; ℓ = 0 in the total criterion.
+
+    Under the average criterion I - P is singular, and r - ℓ 1 in its range if ℓ = π·r, π the
+    invariant law of P. `law` stands for π: everything is projected to law·v = 0 along constants,
+    which changes little if law is like π, and is right, if slow, whatever it is.
+    """
     own = jnp.arange(indices.shape[1])
     probabilities = policy.probabilities.T
     ends = absorbing[indices]
     exits = jnp.where(absorbing, 1, jnp.sum(jnp.where(ends, probabilities, 0), axis=0))
     stays = (indices == own) | ends | absorbing
-    weights = jnp.where(stays, 0, probabilities)
-    diagonal = jnp.sum(weights, axis=0) + exits
+    # Rounded to single precision the weights are those of a chain close by; what matters is that
+    # the diagonal is their sum in double precision, so that constants stay in the null space.
+    weights = jnp.where(stays, 0, probabilities).astype(jnp.float32)
+    diagonal = jnp.sum(weights.astype(residual.dtype), axis=0) + exits
     exact = Generator(weights, exits, jnp.where(diagonal > 0, diagonal, 1))
-    generators = fill_levels(
-        levels, last, weights.astype(jnp.float32), exits.astype(jnp.float32)
-    )
-    inverse = invert_coarsest(last, real, generators[-1], average=average)
+    generators = fill_levels(levels, last, weights, exits.astype(jnp.float32))
+    masses = law.astype(jnp.float32)
+    for level, generator in zip(levels, generators[1:]):
+        size = generator.exits.shape[0]
+        masses = jax.ops.segment_sum(masses, level.aggregate, num_segments=size)
+    inverse = invert_coarsest(last, generators[-1], masses if average else None)
 
     def project(v):
-        return v - jnp.mean(v) if average else v
+        return v - jnp.sum(law * v) if average else v
 
     def precondition(v):
         size = jnp.max(jnp.abs(v))
         v = (v / jnp.where(size > 0, size, 1)).astype(jnp.float32)
-        return project(cycle(levels, generators, last, inverse, v))
+        return cycle(levels, generators, last, inverse, v)
 
     def product(v):
         return project(multiply(indices, exact, v.astype(residual.dtype)))
 
-    # Under the average criterion I - P is singular: everything happens modulo constants.
     rest = project(residual)
     target = rtol * jnp.linalg.norm(rest)
 
@@ -122,7 +138,7 @@ def _evaluate(levels, last, real, indices, policy, residual, absorbing, rtol, *,
         return (jnp.linalg.norm(state[1]) > target) & (state[2] < RESTARTS)
 
     state = (jnp.zeros_like(rest), rest, 0)
-    return project(lax.while_loop(unfinished, restart, state)[0])
+    return lax.while_loop(unfinished, restart, state)[0]
 
 
 def _gcr(product_fn, precondition_fn, r: Array, target) -> tuple[Array, Array]:
@@ -194,7 +210,7 @@ def _start(problem: Problem) -> Array:
     if not sources.any():
         sources = kappa == kappa.min()
     indices = np.asarray(problem.q.indices)
-    n, d = indices.shape
+    n = indices.shape[0]
     positive = np.asarray(problem.q.probabilities) > 0
     # From j to i: the distance of i is that of a successor j plus κ_i. scipy reads 0 as no edge.
     rows, columns = indices[positive], np.repeat(np.arange(n), positive.sum(axis=1))
