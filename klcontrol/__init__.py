@@ -7,10 +7,12 @@ Describe the chain, its costs and the temperature with `Problem`.
     connectivity     irreducibility, absorption, period
     bellman          the Bellman equation in logarithms, its linearisation
     iterations       power, krylov, inverse: inside jit
-    aggregation      Newton's method with multilevel aggregation: a million states
+    newton           Newton's method for a million states, outside jit
+    aggregation      its multilevel preconditioner
     implicit         derivatives
     certificate      bounds on λ* and ρ* that hold in spite of rounding; certify
     solver           solve
+    horizon          finite horizons, the policy of a value function
     learning         KL-learning, Z-learning, the differential rule: init and step
     sampling         alias tables, a counter-based generator
     simulation       whole runs of many chains
@@ -21,6 +23,7 @@ Describe the chain, its costs and the temperature with `Problem`.
 from klcontrol import counterexample, examples
 from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
+from klcontrol.horizon import finite_horizon, optimal_policy
 from klcontrol.learning import (
     Algorithm,
     Estimate,
@@ -57,7 +60,9 @@ __all__ = [
     "default_gain",
     "differential",
     "examples",
+    "finite_horizon",
     "kl_learning",
+    "optimal_policy",
     "period",
     "resume",
     "simulate",
