@@ -1,22 +1,31 @@
 """Learning z* and λ* from transitions (x, c, x') as they are observed, without knowing q.
 
-An `Algorithm` is a few options; `init` makes its state and `step` takes one transition, in O(1)
-work whatever the number of states: z = v/s is kept as v and s², since a step changes one entry of v:
+An `Algorithm` is a few options; `init` makes its state, `step` takes one transition, in O(1) work
+whatever the number of states: z = v/s is kept as v and s², since a step changes one entry of v:
 
     v(x) += γ (w v(x') - λ v(x)),    s² += v(x)²_new - v(x)²_old,    λ += γ α z(x) ζ
 
-with w = exp(-β c) and ζ = w z(x') - λ z(x). `refresh` computes s² again and scales v to length one;
-it is not needed for correctness, but keeps rounding from adding up, every few n steps.
+with w = exp(-β c) and ζ = w z(x') - λ z(x). `refresh` computes s² again and scales v to length
+one; it is not needed for correctness, but keeps rounding from adding up, every few n steps.
 
-**Defaults that need no tuning.** Gains are taken relative to λ: γ = g/λ and α = a λ, which is the
-paper's algorithm for H/λ, and makes the result independent of the level of the costs. What γ λ < 1
-asks for, so that z stays positive, is then g < 1. With k the visits of the state being updated
-(`clock="local"`) or the steps so far divided by n (`clock="global"`),
+**Defaults that need no tuning.** Gains are relative to λ, γ = g/λ and α = a λ: the paper's
+algorithm for H/λ, whose result does not depend on the level of the costs. What γ λ < 1 asks for,
+so that z stays positive, is then g <= 1. With k the visits so far of the state that is updated
+(`clock="local"`), or the steps so far divided by n (`clock="global"`),
 
-    g(k) = (1 + k)^(-3/4) / 2 + … : see `default_gain`,        a = 1.
+    g(k) = (1 + k/40)^(-3/4) / 2,        a = 3/100.
 
-Counting visits makes D of the analysis a multiple of I, where Proposition 3.8 (i) proves stability;
-with the global clock there are problems on which the algorithm does not converge (`counterexample`).
+λ follows more slowly than z, since a few large entries of z make up most of its noise. It should
+start below λ* rather than above: it rises by additions, but falls only by a factor a step; so
+`simulate` starts at exp(-β mean c).
+
+With these, 10,000 n steps of each of 32 chains give λ* to 1% and z* to 5% in the 1-norm on the
+examples of the paper and on gridworlds, by the local clock (tests/klcontrol/test_learning.py). A
+chain that mixes more slowly takes longer.
+
+Counting visits makes D of the analysis a multiple of I, where Proposition 3.8 (i) proves
+stability; with the global clock there are problems on which the algorithm does not converge
+(`counterexample`).
 """
 
 import dataclasses
@@ -82,13 +91,13 @@ class Estimate(NamedTuple):
 def default_gain(k: Array) -> Array:
     """The gain after k visits.
 
-        g(k) = (1 + k)^(-3/4)
+        g(k) = (1 + k/40)^(-3/4) / 2
 
     Args:
       k: visits so far, real and not negative.
 
     Returns:
-      g(k), at most 1: Σ g = ∞ and Σ g² < ∞, as (4) asks for.
+      g(k), at most 1/2: Σ g = ∞ and Σ g² < ∞, as (4) asks for.
 
     Raises:
       Nothing.
@@ -98,11 +107,11 @@ def default_gain(k: Array) -> Array:
 
     Examples:
       >>> import jax.numpy as jnp, klcontrol
-      >>> klcontrol.default_gain(jnp.array([0.0, 15.0])).tolist()
-      [1.0, 0.125]
+      >>> klcontrol.default_gain(jnp.array([0.0, 600.0])).tolist()
+      [0.5, 0.0625]
     """
-    root = jnp.sqrt(1 + k)
-    return 1 / (root * jnp.sqrt(root))
+    root = jnp.sqrt(1 + k / 40)
+    return 0.5 / (root * jnp.sqrt(root))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,15 +150,18 @@ class Algorithm:
     cost_at: str = "current"
     projection: tuple[float, float] | None = None
 
-    def init(self, num_states: int, *, dtype=None) -> LearnerState:
-        """The state before the first transition: v = 1, λ = 1."""
+    def init(self, num_states: int, *, lam=1.0, dtype=None) -> LearnerState:
+        """The state before the first transition: v = 1, λ = `lam`; rather too small than too large.
+
+        exp(-β c) for a typical cost is a good start; the draft's is 1. Z-learning's λ is 1.
+        """
         if not isinstance(num_states, int) or num_states < 1:
             raise ValueError(f"num_states: expected a positive integer, got {num_states!r}")
         dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
         return LearnerState(
             v=jnp.ones(num_states, dtype),
             square=jnp.array(num_states, dtype),
-            lam=jnp.ones((), dtype),
+            lam=jnp.asarray(1.0 if self.rule == "z" else lam, dtype),
             visits=jnp.zeros((num_states,) if self.clock == "local" else (), jnp.int32),
             weights=jnp.ones(num_states if self.cost_at == "next" else 0, dtype),
         )
@@ -227,7 +239,7 @@ def _set(array: Array, index, value) -> Array:
 def kl_learning(
     *,
     beta: float = 1.0,
-    alpha: float = 1.0,
+    alpha: float = 0.03,
     gain_fn: Callable | None = None,
     relative: bool = True,
     clock: str = "local",

@@ -1,9 +1,10 @@
 """Whole runs: many chains that sample their own steps and learn from them, fast.
 
 A scan carries every chain one step on: random words, made for a stretch of steps at once; a draw
-from an alias table; an O(1) update of the learner. On the CPU chains are grouped into blocks whose state
-fits the cache, and blocks run in threads, one a core; within a caller's `jit` they are one batch.
-Neither changes a bit of the result, since chain b at time t always draws the same word.
+from an alias table; an O(1) update of the learner. On the CPU chains are grouped into blocks
+whose state fits the cache, and blocks run in threads, one a core; within a caller's `jit` they
+are one batch. Neither changes a bit of the result, since chain b at time t always draws the same
+word.
 
 History is thinned inside the scan: memory is that of the records, never of the steps.
 """
@@ -143,9 +144,11 @@ def simulate(
         if not is_concrete(problem.beta):
             raise ValueError("algorithm: give kl_learning(beta=…), since problem.beta is traced")
         algorithm = kl_learning(beta=float(problem.beta))
+    _check_algorithm(algorithm)
     n = problem.num_states
     data = jnp.ravel(_key_words(key))
-    first = algorithm.init(n, dtype=problem.cost.dtype)
+    lam = jnp.exp(-algorithm.beta * jnp.mean(problem.cost))
+    first = algorithm.init(n, lam=lam, dtype=problem.cost.dtype)
     learner = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (num_chains, *leaf.shape)), first)
     chain = jnp.arange(num_chains, dtype=jnp.uint32)
     start = (np.arange(num_chains) * n // num_chains).astype(np.int32)
@@ -206,8 +209,7 @@ def resume(
       >>> bool((rest.z == whole.z).all())
       True
     """
-    if not isinstance(algorithm, Algorithm):
-        raise ValueError(f"algorithm: expected an Algorithm, got {type(algorithm).__name__}")
+    _check_algorithm(algorithm)
     records, every = _records(num_steps, every)
     table = alias_table(problem.q) if table is None else table
     chains, n = state.learner.v.shape
@@ -304,6 +306,11 @@ def _restarts(problem: Problem) -> tuple[Array, Array] | None:
     if absorbing.all():
         raise ValueError("problem: every state is absorbing, so there is nothing to learn")
     return jnp.asarray(absorbing), jnp.asarray(np.flatnonzero(~absorbing).astype(np.int32))
+
+
+def _check_algorithm(algorithm) -> None:
+    if not isinstance(algorithm, Algorithm):
+        raise ValueError(f"algorithm: expected an Algorithm, got {type(algorithm).__name__}")
 
 
 def _records(num_steps, every) -> tuple[int, int]:
