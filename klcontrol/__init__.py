@@ -16,11 +16,25 @@ Describe the chain, its costs and the temperature with `Problem`.
     learning         KL-learning, Z-learning, the differential rule: init and step
     sampling         alias tables, a counter-based generator
     simulation       whole runs of many chains
+    analysis         the ODE behind KL-learning, its stability, Proposition 3.8
     counterexample   Conjecture 3.9 refuted in exact arithmetic
     examples         closed forms, gridworlds, random chains, graphs
 """
 
 from klcontrol import counterexample, examples
+from klcontrol.analysis import (
+    Condition,
+    Linearisation,
+    Stability,
+    controlled_law,
+    detailed_balance,
+    drift,
+    flow,
+    invariant_law,
+    linearisation,
+    stability,
+    sufficient_conditions,
+)
 from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
 from klcontrol.horizon import finite_horizon, optimal_policy
@@ -42,13 +56,16 @@ __all__ = [
     "Algorithm",
     "AliasTable",
     "Certificate",
+    "Condition",
     "Estimate",
     "LearnerState",
+    "Linearisation",
     "Neighbours",
     "Problem",
     "Run",
     "RunState",
     "Solution",
+    "Stability",
     "Stats",
     "Status",
     "alias_table",
@@ -56,16 +73,24 @@ __all__ = [
     "as_dense",
     "as_neighbours",
     "certify",
+    "controlled_law",
     "counterexample",
     "default_gain",
+    "detailed_balance",
     "differential",
+    "drift",
     "examples",
     "finite_horizon",
+    "flow",
+    "invariant_law",
     "kl_learning",
+    "linearisation",
     "optimal_policy",
     "period",
     "resume",
     "simulate",
     "solve",
+    "stability",
+    "sufficient_conditions",
     "z_learning",
 ]
