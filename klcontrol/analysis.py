@@ -5,7 +5,7 @@ With gains that fall slowly the algorithm follows
     z' = f(z, λ) = (I - P_z) D(H - λI) z,        λ' = g(z, λ) = α <z, D(H - λI) z>,
 
 P_z = z z'/‖z‖², D = diag(d) with d the law by which states are visited: the invariant law of q by
-the global clock, all equal by the local one. Its only equilibrium is (z*, λ*), ‖z*‖₂ = 1, and it
+the global clock, nearly equal by the local one. Its only equilibrium is (z*, λ*), ‖z*‖₂ = 1, and it
 is locally stable if and only if the eigenvalues of
 
     A = D(H - λ*I - α P_z*)

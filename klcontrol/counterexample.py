@@ -141,6 +141,45 @@ def invariant_weights(alpha=1) -> Counterexample:
     return Counterexample(H, z, Fraction(1), _invariant_law(q), alpha)
 
 
+def from_policy(policy, z, alpha) -> Counterexample:
+    """The candidate that an optimal policy and a vector make, D the invariant law of its Q.
+
+        H = diag(z) P diag(z)⁻¹,    λ* = 1,    Q = H with its rows divided by their sums
+
+    Every irreducible H with λ* = 1 is of this form, so a search can range over all of them. Floats
+    are taken as the rational numbers they are, and the rows of `policy` divided by their sums.
+
+    Args:
+      policy: n rows of n nonnegative numbers, irreducible.
+      z: n positive numbers.
+      alpha: α.
+
+    Returns:
+      `Counterexample`, whose hypotheses hold exactly but for the sign of alpha.
+
+    Raises:
+      ValueError: an entry that is no finite number, or a row or z that is not positive.
+
+    Reference:
+      Section 2: p*_ij = h_ij z*_j / (λ* z*_i).
+
+    Examples:
+      >>> from klcontrol import counterexample
+      >>> counterexample.prove(counterexample.from_policy([[1, 1], [1, 0]], [1, 3], 1)).unstable
+      0
+    """
+    try:
+        P, z, alpha = _rational(policy), tuple(map(Fraction, z)), Fraction(alpha)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"policy, z, alpha: expected finite numbers: {error}") from error
+    if not all(v > 0 for v in z) or not all(sum(row) > 0 for row in P):
+        raise ValueError("policy, z: expected rows with a positive sum, and a positive z")
+    P = [[v / sum(row) for v in row] for row in P]
+    H = tuple(tuple(v * z[i] / z[j] for j, v in enumerate(row)) for i, row in enumerate(P))
+    q = tuple(tuple(v / sum(row) for v in row) for row in H)
+    return Counterexample(H, z, Fraction(1), _invariant_law(q), alpha)
+
+
 def prove(candidate: Counterexample) -> Proof:
     """Decide exactly whether a candidate refutes Conjecture 3.9.
 

@@ -23,9 +23,10 @@ With these, 10,000 n steps of each of 32 chains give λ* to 1% and z* to 5% in t
 examples of the paper and on gridworlds, by the local clock (tests/klcontrol/test_learning.py). A
 chain that mixes more slowly takes longer.
 
-Counting visits makes D of the analysis a multiple of I, where Proposition 3.8 (i) proves
-stability; with the global clock there are problems on which the algorithm does not converge
-(`counterexample`).
+Counting visits brings D of the analysis from diag(d) near diag(d^(1/4)), for gains that fall like
+k^(-3/4), and to a multiple of I for k^(-1), where Proposition 3.8 (i) proves stability. By the
+global clock states learn as slowly as they are rarely visited, and there are problems on which
+the algorithm does not converge (`counterexample`).
 """
 
 import dataclasses

@@ -136,3 +136,18 @@ def test_shapes_are_checked_by_name(field, value):
 def test_alpha_must_be_a_number():
     with pytest.raises(ValueError, match="alpha: expected a rational number"):
         ce.invariant_weights("much")
+
+
+def test_any_policy_makes_a_candidate_whose_hypotheses_hold_exactly():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5):
+        candidate = ce.from_policy(rng.uniform(0.1, 1, (n, n)), rng.uniform(0.1, 9, n), 0.3)
+        assert all(ce.prove(candidate).hypotheses.values())
+        assert sum(candidate.d) == 1
+
+
+def test_a_policy_with_bad_numbers_is_refused():
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        ce.from_policy([[float("nan"), 1], [1, 1]], [1, 1], 1)
+    with pytest.raises(ValueError, match="a positive z"):
+        ce.from_policy([[1, 1], [1, 1]], [1, 0], 1)
