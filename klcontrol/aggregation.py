@@ -180,9 +180,13 @@ def invert_coarsest(last: Array, generator: Generator, law: Array | None) -> Arr
 
 
 def _smooth(indices: Array, generator: Generator, r: Array, x: Array) -> Array:
-    for weight in SWEEPS:
-        x = x + weight * (r - multiply(indices, generator, x)) / generator.diagonal
-    return x
+    weights = jnp.asarray(SWEEPS, r.dtype)
+
+    # A loop, so that a sweep is compiled once.
+    def sweep(k, x):
+        return x + weights[k] * (r - multiply(indices, generator, x)) / generator.diagonal
+
+    return lax.fori_loop(0, len(SWEEPS), sweep, x)
 
 
 def cycle(levels, generators, last, inverse, r: Array) -> Array:

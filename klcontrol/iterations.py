@@ -126,6 +126,8 @@ def inverse(problem: Problem, phi: Array, residual: Array, policy) -> tuple[Arra
     P = jnp.exp(residual - top)[:, None] * P
     lack = -jnp.expm1(residual - top)
     if problem.criterion == "average":
+        # A shift larger by a factor 1 + 1e-60 keeps the system regular where P underflows.
+        lack = jnp.maximum(lack, 1e-60)
         start = jnp.ones_like(residual)
     else:
         # Where the chain is absorbed w = 1 already; the system is for the other states.

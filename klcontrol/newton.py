@@ -36,7 +36,7 @@ from klcontrol.aggregation import (
 )
 from klcontrol.bellman import linearise, rounding_floor
 from klcontrol.dynamics import stay_probabilities
-from klcontrol.iterations import Iterate, power, spread
+from klcontrol.iterations import Iterate, iterate, power, spread
 from klcontrol.problem import Problem
 
 DIRECTIONS = 12
@@ -45,7 +45,9 @@ LINEAR_RTOL = 1e-2
 MAX_LINEAR_RTOL = 0.1
 START_STEPS = 3
 # So many steps may pass without a narrower width.
-PATIENCE = 8
+PATIENCE = 4
+# Products with q, where those steps lead no further.
+POLISHING_STEPS = 5_000
 
 
 def newton(problem: Problem, rtol: float, max_steps: int) -> Iterate:
@@ -75,7 +77,13 @@ def newton(problem: Problem, rtol: float, max_steps: int) -> Iterate:
         law = jax.nn.softmax(2 * phi + problem.beta * problem.cost)
         numbers = (levels, last, indices, policy, residual, law, problem.absorbing, wanted)
         phi = phi + _evaluate(*numbers, average=problem.criterion == "average")
-    return Iterate(best.phi, best.residual, jnp.asarray(step, jnp.int32))
+    found = Iterate(best.phi, best.residual, jnp.asarray(step, jnp.int32))
+    if best.width > goal and step < max_steps:
+        # Where drift is so strong that cycles stall, products alone carry the errors out.
+        polished = _polish(problem, best.phi, rtol)
+        if spread(problem, polished.residual) < best.width:
+            found = polished._replace(steps=found.steps + polished.steps)
+    return found
 
 
 class _Best(NamedTuple):
@@ -85,6 +93,11 @@ class _Best(NamedTuple):
     phi: Array | None
     residual: Array | None
     step: int
+
+
+@partial(jax.jit, static_argnames=("rtol",))
+def _polish(problem: Problem, phi: Array, rtol: float) -> Iterate:
+    return iterate(problem, phi, "power", rtol, POLISHING_STEPS)
 
 
 _linearise = jax.jit(linearise)

@@ -236,8 +236,6 @@ def _check_method(problem: Problem, method: str) -> None:
             )
     if callable(problem.q) and method in ("inverse", "aggregation"):
         raise ValueError(f"method: {method!r} needs the entries of q, not a function: use 'krylov'")
-    if method in ("aggregation", "arpack") and not is_concrete(*jax.tree.leaves(problem)):
-        raise ValueError(f"method: {method!r} runs outside jit and vmap; use 'krylov' there")
     if method == "aggregation" and not isinstance(problem.q, Neighbours):
         raise ValueError(
             f"method: 'aggregation' needs Neighbours, got {type(problem.q).__name__}: see "
@@ -263,18 +261,24 @@ class _IterateFn(NamedTuple):
         if self.method in ("power", "krylov", "inverse"):
             limit = limit or MAX_STEPS[self.method]
             return _iterate(problem, start, self.method, self.rtol, limit)
+        # Here and not before: under grad alone these values are known, those of solve are not.
+        known = is_concrete(*jax.tree.leaves(problem))
+        if self.method != "auto" and not known:
+            raise ValueError(
+                f"method: {self.method!r} runs outside jit and vmap; use 'krylov' there"
+            )
         if self.method == "aggregation":
             return newton(problem, self.rtol, limit or MAX_STEPS["aggregation"])
         if self.method == "arpack":
             return _arpack(problem, self.rtol, limit or MAX_STEPS["arpack"])
-        return self._auto(problem, start)
+        return self._auto(problem, start, known)
 
-    def _auto(self, problem: Problem, start: Array) -> Iterate:
+    def _auto(self, problem: Problem, start: Array, known: bool) -> Iterate:
         n, limit = problem.num_states, self.max_steps or MAX_STEPS["krylov"]
         if n <= SMALL and not callable(problem.q):
             return _iterate(problem, start, "inverse", self.rtol, limit)
         hard = n <= ELIMINATION_STATES or isinstance(problem.q, Neighbours)
-        if callable(problem.q) or not is_concrete(*jax.tree.leaves(problem)) or not hard:
+        if callable(problem.q) or not known or not hard:
             return _iterate(problem, start, "krylov", self.rtol, limit)
         found = _iterate(problem, start, "krylov", self.rtol, min(limit, EASY_STEPS))
         goal = max(self.rtol, float(rounding_floor(problem, found.phi)))

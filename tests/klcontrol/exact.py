@@ -27,9 +27,9 @@ def exact_log_lam(q, cost, beta) -> tuple[flint.arb, flint.arb]:
 
 
 def _by_squaring(H, n) -> flint.arb:
-    """λ* between the Collatz–Wielandt bounds of a column of H^(2^14)."""
+    """λ* between the Collatz–Wielandt bounds of a column of H^(2^26)."""
     power = H
-    for _ in range(14):
+    for _ in range(26):
         power = power * power
         top = max((power[i, j] for i in range(n) for j in range(n)), key=float)
         power = flint.arb_mat(n, n, [(v / top).mid() for v in power.entries()])
