@@ -1,4 +1,4 @@
-"""Benchmark rows of `klcontrol`: solve beside scipy's eigs and beside value iteration."""
+"""Benchmark rows of `klcontrol`: solve beside scipy's eigs and value iteration; learning."""
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,7 @@ import scipy.sparse.linalg
 
 import klcontrol
 from experiments.bench import Contest, Row
+from experiments.klcontrol.learning_benchmarks import learning_rows
 
 CERTIFIED = 1e-10
 
@@ -92,4 +93,4 @@ def offline_rows(quick: bool) -> list[Row]:
 
 def rows(quick: bool) -> list[Row]:
     """All rows of the package."""
-    return offline_rows(quick)
+    return [*offline_rows(quick), *learning_rows(quick)]

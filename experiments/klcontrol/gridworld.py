@@ -85,7 +85,7 @@ def run(config: Config) -> dict:
     moves = cells[np.asarray(policy.indices)] - cells[:, None]
     drift = (np.asarray(policy.probabilities)[..., None] * moves).sum(axis=1)
     key = jax.random.key(config.seed)
-    starts = jax.random.randint(key, (config.trajectories,), 0, len(cells))
+    starts = jax.random.randint(key, (config.trajectories,), 0, len(cells), policy.indices.dtype)
     visited = _walk(jax.random.fold_in(key, 1), policy, starts, config.steps)
     return {
         "table": rows,
@@ -120,6 +120,6 @@ def plot(results: dict):
         path = s["trajectories"][:, k] + shift[k]
         right.plot(path[:, 1], path[:, 0], lw=0.9, color="white", alpha=0.8)
         right.plot(path[0, 1], path[0, 0], "o", ms=4, color="orange")
-    right.set_title("trajectories of the optimal chain (start: orange)")
+    right.set_title("optimal trajectories (start: orange)")
     figure.colorbar(image, ax=(left, right), label="Φ, in units of cost", shrink=0.85)
     return figure
