@@ -16,6 +16,7 @@ Describe the chain, its costs and the temperature with `Problem`.
     learning         KL-learning, Z-learning, the differential rule: init and step
     sampling         alias tables, a counter-based generator
     simulation       whole runs of many chains
+    baselines        Q-learning
     analysis         the ODE behind KL-learning, its stability, Proposition 3.8
     counterexample   Conjecture 3.9 refuted in exact arithmetic
     examples         closed forms, gridworlds, random chains, graphs
@@ -35,6 +36,7 @@ from klcontrol.analysis import (
     stability,
     sufficient_conditions,
 )
+from klcontrol.baselines import QRun, QState, q_init, q_learning, q_step
 from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
 from klcontrol.horizon import finite_horizon, optimal_policy
@@ -62,6 +64,8 @@ __all__ = [
     "Linearisation",
     "Neighbours",
     "Problem",
+    "QRun",
+    "QState",
     "Run",
     "RunState",
     "Solution",
@@ -87,6 +91,9 @@ __all__ = [
     "linearisation",
     "optimal_policy",
     "period",
+    "q_init",
+    "q_learning",
+    "q_step",
     "resume",
     "simulate",
     "solve",

@@ -114,6 +114,24 @@ def run(config: Config) -> dict:
                     "error of λ (%)": None if known else lam_error,
                 }
             )
+        result = klcontrol.q_learning(
+            jax.random.key(config.seed),
+            problem,
+            num_steps=num_steps,
+            every=every,
+            num_chains=config.num_chains,
+        )
+        error = np.abs(np.asarray(result.history) - exact).sum(axis=-1)
+        series[name]["curves"]["Q-learning"] = np.quantile(error, [0.25, 0.5, 0.75], axis=1)
+        rows.append(
+            {
+                "quantity": f"{name}, Q-learning: error of z (%), mean of {len(error[0])} chains",
+                "paper": None,
+                "here": 100 * float(np.abs(np.asarray(result.z).mean(axis=0) - exact).sum()),
+                "one chain (%)": 100 * float(np.median(error[-1])),
+                "error of λ (%)": 100 * abs(float(result.lam.mean()) / lam - 1),
+            }
+        )
         sweeps = np.unique(np.geomspace(1, min(2000, steps[-1]), 40).astype(int))
         series[name]["power"] = {"sweeps": sweeps, "error": power_method(problem, exact, sweeps)}
     return {"table": rows, "series": series}
