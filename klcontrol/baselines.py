@@ -199,7 +199,5 @@ def _run(words, problem, table, records, every, num_chains) -> QRun:
         return carry, jax.nn.softmax(-problem.beta * jax.vmap(values)(carry[0].Q))
 
     (state, _, _), history = lax.scan(record, (state, starts, jnp.uint32(0)), length=records)
-    lam = jnp.exp(
-        -problem.beta * jax.vmap(lambda Q: _value(problem.q, problem.beta, Q, 0))(state.Q)
-    )
+    rho = jax.vmap(lambda Q: _value(problem.q, problem.beta, Q, 0))(state.Q)
     return QRun(history[-1], jnp.exp(-problem.beta * rho), history)
