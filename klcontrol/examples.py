@@ -174,12 +174,12 @@ def gridworld(
         inside = all(0 <= g < extent for g, extent in zip(goal, shape))
         if not inside or not free[goal]:
             raise ValueError(f"goals: expected free cells of a grid of {shape}, got {goal}")
-    number = np.where(free, np.cumsum(free).reshape(shape) - 1, -1)
+    number = np.where(free, np.cumsum(free, dtype=np.int32).reshape(shape) - 1, np.int32(-1))
     successors = _moves(number)[free]
     kept = _connected(successors, number[tuple(goals.T)])
-    renumber = np.append(np.where(kept, np.cumsum(kept) - 1, -1), -1)
+    renumber = np.append(np.where(kept, np.cumsum(kept, dtype=np.int32) - 1, -1), np.int32(-1))
     states = renumber[number]
-    successors = renumber[successors[kept]].astype(np.int32)
+    successors = renumber[successors[kept]].astype(np.int32, copy=False)
     n = successors.shape[0]
     goal_states = states[tuple(goals.T)]
     possible = successors >= 0
@@ -201,7 +201,7 @@ def gridworld(
 def _moves(number: np.ndarray) -> np.ndarray:
     """The numbers of a cell and of its neighbours, on a new last axis; -1 where there is none."""
     axes = number.ndim
-    found = np.full((*number.shape, 1 + 2 * axes), -1)
+    found = np.full((*number.shape, 1 + 2 * axes), -1, np.int32)
     found[..., 0] = number
     for axis in range(axes):
         ahead = [slice(None)] * axes

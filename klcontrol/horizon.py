@@ -53,7 +53,7 @@ def finite_horizon(problem: Problem, num_steps: int, terminal=None) -> Array:
 
     phi = -problem.beta * end
     _, earlier = lax.scan(step, phi, None, length=int(num_steps))
-    return jnp.concatenate([earlier[::-1], phi[None]]) / -problem.beta
+    return 0 - jnp.concatenate([earlier[::-1], phi[None]]) / problem.beta
 
 
 def optimal_policy(problem: Problem, value) -> Any:

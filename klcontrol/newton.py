@@ -39,7 +39,7 @@ from klcontrol.dynamics import stay_probabilities
 from klcontrol.iterations import Iterate, iterate, power, spread
 from klcontrol.problem import Problem
 
-DIRECTIONS = 12
+DIRECTIONS = 10
 RESTARTS = 4
 LINEAR_RTOL = 1e-2
 MAX_LINEAR_RTOL = 0.1
@@ -226,7 +226,8 @@ def _start(problem: Problem) -> Array:
     n = indices.shape[0]
     positive = np.asarray(problem.q.probabilities) > 0
     # From j to i: the distance of i is that of a successor j plus κ_i. scipy reads 0 as no edge.
-    rows, columns = indices[positive], np.repeat(np.arange(n), positive.sum(axis=1))
+    owners = np.repeat(np.arange(n, dtype=np.int32), positive.sum(axis=1))
+    rows, columns = indices[positive].astype(np.int32), owners
     graph = scipy.sparse.csr_array((kappa[columns] + 1e-12, (rows, columns)), shape=(n, n))
     distance = csgraph.dijkstra(graph, indices=np.flatnonzero(sources), min_only=True)
     distance = np.where(np.isfinite(distance), distance, 0.0)
