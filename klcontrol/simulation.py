@@ -3,8 +3,8 @@
 A scan carries every chain one step on: random words, made for a stretch of steps at once; a draw
 from an alias table; an O(1) update of the learner. On the CPU chains are grouped into blocks
 whose state fits the cache, and blocks run in threads, one a core; within a caller's `jit` they
-are one batch. Neither changes a bit of the result, since chain b at time t always draws the same
-word.
+are one batch. Grouping changes nothing but the rounding of sums: chain b at time t always draws
+the same word.
 
 History is thinned inside the scan: memory is that of the records, never of the steps.
 """
@@ -224,13 +224,16 @@ def resume(
         record_fn=lam_of if record_fn is None else record_fn,
     )
     data = (table, weights, _restarts(problem))
-    size = block or block_size(n, weights.dtype.itemsize)
-    everything = jax.tree.leaves((state, data))
-    if chains <= size or not is_concrete(*everything):
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    state = jax.tree.map(jnp.asarray, state)  # it may come from a file
+    if not is_concrete(*jax.tree.leaves((state, data))):
+        return run(state, data)
+    whole = chains if not _on_cpu(state) else block_size(chains, n, weights.dtype.itemsize, cpus)
+    size = block or whole
+    if chains <= size:
         return run(state, data)
     pieces = [_part(state, slice(i, i + size)) for i in range(0, chains, size)]
-    threads = min(len(os.sched_getaffinity(0)), len(pieces)) if _on_cpu(state) else 1
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(min(cpus, len(pieces))) as pool:
         runs = list(pool.map(lambda piece: jax.block_until_ready(run(piece, data)), pieces))
     return Run(
         jnp.concatenate([r.z for r in runs]),
@@ -246,10 +249,14 @@ def resume(
     )
 
 
-def block_size(num_states: int, itemsize: int) -> int:
-    """Chains a block: as many as keep v below `BLOCK_BYTES`, or many where that is few."""
+def block_size(chains: int, num_states: int, itemsize: int, cpus: int) -> int:
+    """Chains a block: v below `BLOCK_BYTES` where that leaves enough, and work for every core."""
     fit = BLOCK_BYTES // (num_states * itemsize)
-    return min(fit, MOST) if fit >= FEWEST else MOST
+    most = min(fit, MOST) if fit >= FEWEST else MOST
+    blocks = max(-(-chains // most), min(cpus, chains // FEWEST), 1)
+    if blocks > cpus:
+        blocks = -(-blocks // cpus) * cpus
+    return -(-chains // blocks)
 
 
 @partial(jax.jit, static_argnames=("algorithm", "records", "every", "record_fn"))

@@ -142,6 +142,31 @@ def test_blocks_and_threads_change_nothing():
         np.testing.assert_allclose(whole.z, parts.z, rtol=1e-12)
 
 
+def test_a_state_from_a_file_goes_on_in_blocks():
+    algorithm = klcontrol.kl_learning()
+    run = partial(klcontrol.simulate, jax.random.key(7), GRID, every=100, num_chains=9, block=4)
+    whole, first = run(num_steps=300), run(num_steps=100)
+    saved = jax.tree.map(np.asarray, first.state)
+    rest = klcontrol.resume(saved, GRID, algorithm, num_steps=200, every=100, block=4)
+    for a, b in zip(jax.tree.leaves(whole.state), jax.tree.leaves(rest.state)):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("chains", "states", "cpus", "expected"),
+    [
+        (1, 100, 2, 1),
+        (200, 100, 2, 200),  # too few to split
+        (1024, 100, 2, 512),  # work for both cores
+        (2048, 100, 2, 512),  # 600 would fit: four blocks, two a core
+        (4096, 100_000, 2, 1024),  # nothing fits: many chains amortise the overhead
+        (3000, 100, 1, 600),
+    ],
+)
+def test_blocks_fit_the_cache_and_employ_every_core(chains, states, cpus, expected):
+    assert simulation.block_size(chains, states, 8, cpus) == expected
+
+
 def test_a_run_is_the_loop_of_steps_over_its_own_transitions():
     # Replay: the same words, drawn and learned one at a time.
     key = jax.random.key(9)
