@@ -8,21 +8,61 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     systems         pendulum, path following, Van der Pol and others
     lqr             lqr: the linear regulator and its quadratic Lyapunov function
     conditions      lie_derivative, lyapunov_risk
+    networks        Lyapunov functions and controllers as flax modules
+    falsifier       falsify, boundary_minimum: counterexamples by gradient search
+    objective       Recipe: what is minimised, and how
+    learner         initialise, learn: Algorithm 1 as one compiled loop
 """
 
 from lyapjax import systems
 from lyapjax.conditions import lie_derivative, lyapunov_risk
 from lyapjax.domains import Ball, Box
+from lyapjax.falsifier import Falsification, boundary_minimum, falsify
+from lyapjax.learner import (
+    History,
+    LearnerState,
+    LearnerStatus,
+    add_counterexamples,
+    initialise,
+    learn,
+)
 from lyapjax.lqr import Regulator, lqr
+from lyapjax.networks import (
+    LinearController,
+    SaturatedController,
+    StructuredLyapunov,
+    TanhController,
+    TanhLyapunov,
+    linear_controller,
+    quadratic_lyapunov,
+)
+from lyapjax.objective import Recipe
 from lyapjax.system import System
 
 __all__ = [
     "Ball",
     "Box",
+    "Falsification",
+    "History",
+    "LearnerState",
+    "LearnerStatus",
+    "LinearController",
+    "Recipe",
     "Regulator",
+    "SaturatedController",
+    "StructuredLyapunov",
     "System",
+    "TanhController",
+    "TanhLyapunov",
+    "add_counterexamples",
+    "boundary_minimum",
+    "falsify",
+    "initialise",
+    "learn",
     "lie_derivative",
+    "linear_controller",
     "lqr",
     "lyapunov_risk",
+    "quadratic_lyapunov",
     "systems",
 ]

@@ -89,7 +89,7 @@ def lyapunov_risk(
 
     Reference:
       Chang, Roohi & Gao, (4) and section 3.3. Departure: Algorithm 1 prints θ ← θ + α∇L; descent
-      has a minus. Their learner minimises this; `learn` a risk with margins (`lyapjax.learner`).
+      has a minus. Their learner minimises this; `learn` one with margins (`lyapjax.objective`).
 
     Examples:
       >>> import jax.numpy as jnp, lyapjax as ly
