@@ -15,9 +15,12 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
 """
 
 from lyapjax import systems
+from lyapjax.ball import evaluate_balls
 from lyapjax.conditions import lie_derivative, lyapunov_risk
 from lyapjax.domains import Ball, Box
+from lyapjax.enclosure import enclose
 from lyapjax.falsifier import Falsification, boundary_minimum, falsify
+from lyapjax.intervals import Interval
 from lyapjax.learner import (
     History,
     LearnerState,
@@ -37,6 +40,7 @@ from lyapjax.networks import (
     quadratic_lyapunov,
 )
 from lyapjax.objective import Recipe
+from lyapjax.program import Program, trace
 from lyapjax.system import System
 
 __all__ = [
@@ -44,9 +48,11 @@ __all__ = [
     "Box",
     "Falsification",
     "History",
+    "Interval",
     "LearnerState",
     "LearnerStatus",
     "LinearController",
+    "Program",
     "Recipe",
     "Regulator",
     "SaturatedController",
@@ -56,6 +62,8 @@ __all__ = [
     "TanhLyapunov",
     "add_counterexamples",
     "boundary_minimum",
+    "enclose",
+    "evaluate_balls",
     "falsify",
     "initialise",
     "learn",
@@ -65,4 +73,5 @@ __all__ = [
     "lyapunov_risk",
     "quadratic_lyapunov",
     "systems",
+    "trace",
 ]
