@@ -25,7 +25,8 @@ from lyapjax.conditions import lie_derivative
 from lyapjax.domains import Ball, Box
 from lyapjax.system import as_pytree, require_float64
 
-FIRST_STEP, LAST_STEP = 0.05, 1e-4  # lengths of the steps, in widths of the domain
+STEEP = 10.0  # slope of the penalty above the level, in units of the greatest violation
+FIRST_STEP, LAST_STEP = 0.05, 1e-5  # lengths of the steps, in widths of the domain
 
 
 class Falsification(NamedTuple):
@@ -116,16 +117,18 @@ def search(
         counts = (square >= radius**2) & ((value <= level) | bad)
         return jnp.where(bad, jnp.inf, violation), counts, value, slope
 
+    def above(value):
+        return jnp.where(jnp.isfinite(level), jnp.maximum(value - level, 0), 0)
+
     starts = spread(key, domain, num_starts)
     violation, counts, value, _ = jax.vmap(look)(starts)
-    size = jnp.max(jnp.where(counts & jnp.isfinite(violation), jnp.abs(violation), 0))
     # Outside of {V <= level} the score falls with V, so that the search turns back to the level.
-    slack = size / jnp.where(jnp.isfinite(level), jnp.maximum(jnp.abs(level), tiny), 1)
+    size = jnp.max(jnp.where(jnp.isfinite(violation), jnp.abs(violation), 0))
+    slack = STEEP * size / jnp.where(jnp.isfinite(level), jnp.maximum(jnp.abs(level), tiny), 1)
 
     def score(x):
         violation, counts, value, _ = look(x)
-        above = jnp.where(jnp.isfinite(level), jnp.maximum(value - level, 0), 0)
-        return violation - slack * above, counts
+        return violation - slack * above(value), counts
 
     def move(x):
         x = domain.project(x)
@@ -133,9 +136,11 @@ def search(
         norm = jnp.sqrt(jnp.maximum(jnp.sum(away**2), tiny))
         return equilibrium + away * jnp.maximum(1.0, radius * (1 + 1e-12) / norm)
 
-    above = jnp.where(jnp.isfinite(level), jnp.maximum(value - level, 0), 0)
-    merit = jnp.where(counts | (above > 0), violation - slack * above, -jnp.inf)
-    _, chosen = lax.top_k(merit, num_points)
+    # The worst that count go on, and where there are others, those just above the level.
+    inside = jnp.where(counts, violation, -jnp.inf)
+    outside = jnp.where(above(value) > 0, violation - slack * above(value), -jnp.inf)
+    few = num_points // 4 if num_points >= 4 else 0
+    chosen = jnp.concatenate([lax.top_k(inside, num_points - few)[1], lax.top_k(outside, few)[1]])
     points, _ = _climb(score, move, starts[chosen], widths, num_steps)
     # The start is among the points of the climb, so nothing that was met is lost.
     violation, counts, value, slope = jax.vmap(look)(points)
@@ -183,8 +188,8 @@ def falsify(
     level: float | Array = np.inf,
     radius: float | Array | None = None,
     rate: float | Array = 0.0,
-    num_starts: int = 2048,
-    num_steps: int = 30,
+    num_starts: int = 4096,
+    num_steps: int = 40,
     num_points: int = 64,
 ) -> Falsification:
     """Search for points that violate Lyapunov's conditions.
@@ -253,8 +258,8 @@ def _lowest(key, V, domain, *, num_starts, num_steps):
     starts = domain.boundary(key, num_starts)
     _, chosen = lax.top_k(-jax.vmap(V)(starts), min(16, num_starts))
 
-    def score(x):
-        return -V(x), jnp.asarray(True)
+    def score(x):  # its slope has no part across the boundary
+        return -V(domain.to_boundary(x)), jnp.asarray(True)
 
     points, values = _climb(score, domain.to_boundary, starts[chosen], widths, num_steps)
     best = jnp.argmax(values)
@@ -262,7 +267,7 @@ def _lowest(key, V, domain, *, num_starts, num_steps):
 
 
 def boundary_minimum(
-    key: Array, V: Callable, domain: Ball | Box, *, num_starts: int = 512, num_steps: int = 30
+    key: Array, V: Callable, domain: Ball | Box, *, num_starts: int = 512, num_steps: int = 40
 ) -> tuple[Array, Array]:
     """The least value of V found on the boundary of the domain, and where.
 

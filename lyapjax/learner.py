@@ -59,6 +59,7 @@ _MESSAGES = {
 }
 
 
+EMPTY = 0.01  # a level set with a smaller share of D is not a success
 NEAR = 6.0  # the samples close to x* are spread over this many powers of e
 
 
@@ -104,7 +105,7 @@ class History(NamedTuple):
       coverage: (rounds,) share of D in {V <= 1}, softly.
       boundary: (rounds,) least V met on ∂D.
       violation: (rounds,) the falsifier's worst.
-      counterexamples: (rounds, 16, n) points added; NaN where none.
+      counterexamples: (rounds, 32, n) points added; NaN where none.
 
     Examples:
       >>> import jax, lyapjax as ly
@@ -145,7 +146,8 @@ def initialise(
       key: of everything random in this run.
       system: the system; one with input bounds gets a saturated controller.
       recipe: sizes of the networks, among others.
-      start: "lqr"; or "random", for R and K too.
+      start: "lqr"; or "random", for R and K too, from which most runs of an unstable system end
+        with counterexamples left, as the paper says of random controllers.
 
     Returns:
       `LearnerState`; under `jax.vmap` over keys, many at once.
@@ -222,7 +224,7 @@ def _round(system: System, recipe: Recipe, state: LearnerState) -> tuple[Learner
     half = max(recipe.num_samples // 2, 1)
     next_key, *keys = jax.random.split(state.key, 6)
     rim = domain.boundary(keys[1], half)
-    shrink = jnp.exp(-NEAR * jax.random.uniform(keys[3], (half, 1)))
+    shrink = jnp.exp(-1 - NEAR * jax.random.uniform(keys[3], (half, 1)))
     close = at + shrink * (domain.boundary(keys[2], half) - at)
     x = domain.uniform(keys[0], recipe.num_samples)
     # A place of the buffer that is still empty holds a sample, whose violation is not counted.
@@ -237,7 +239,7 @@ def _round(system: System, recipe: Recipe, state: LearnerState) -> tuple[Learner
     width = max(b - a for a, b in zip(domain.lo, domain.hi))
     found = search(
         keys[4], V, system.closed_loop(u), domain, at, jnp.asarray(1.0), 1e-3 * width,
-        jnp.asarray(rate), num_starts=512, num_steps=15, num_points=NEW,
+        jnp.asarray(rate), num_starts=1024, num_steps=15, num_points=NEW,
     )  # fmt: skip
     bad = jnp.isfinite(found.violation) & (found.violation >= 0)  # sorted: the first are bad
     num = jnp.sum(bad, dtype=jnp.int32)
@@ -246,7 +248,10 @@ def _round(system: System, recipe: Recipe, state: LearnerState) -> tuple[Learner
     buffer = state.counterexamples.at[where].set(found.x, mode="drop")
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(pair)]))
     finite &= jnp.all(jnp.isfinite(risk))
-    clean = ~found.found & (facts[1][-1] > 1) & (state.num_rounds + 1 >= recipe.num_rounds)
+    nonempty = facts[0][-1] > EMPTY
+    clean = (
+        ~found.found & nonempty & (facts[1][-1] > 1) & (state.num_rounds + 1 >= recipe.num_rounds)
+    )
     status = jnp.where(clean, LearnerStatus.CLEAN, LearnerStatus.RUNNING)
     after = LearnerState(
         V, u, opt_state, buffer, state.num_found + num, next_key, state.num_rounds + 1,

@@ -6,9 +6,10 @@
 
 Each is made from arrays and, being an `nnx.Module`, is a pytree of them: optax, `jax.grad`, `vmap`
 and `scan` take it as it is. Calling one uses a few simple primitives only (products, sums, tanh),
-which every checker reads. The structured V is zero with zero gradient at x* whatever its weights,
-and every controller is u* there exactly, also in floating and interval arithmetic, because it has
-no biases: only then can the hole around the equilibrium be closed.
+which every checker reads. The structured V is zero with zero gradient at x* whatever its weights
+(in real arithmetic; compiled, to rounding). Every controller is u* there exactly, in floating and
+interval arithmetic too, because it has no biases: only then can the hole around the equilibrium be
+closed.
 """
 
 from collections.abc import Sequence
@@ -76,7 +77,7 @@ class TanhLyapunov(nnx.Module):
     """
 
     def __init__(self, weights: Sequence, biases: Sequence):
-        dim = jnp.shape(weights[0])[-1] if len(weights) and jnp.ndim(weights[0]) else 0
+        dim = np.shape(weights[0])[-1] if len(weights) and np.ndim(weights[0]) else 0
         self.weights, self.biases = _layers(weights, biases, dim)
         if self.weights[-1].shape[0] != 1:
             raise ValueError(

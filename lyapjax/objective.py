@@ -1,14 +1,13 @@
 """What the learner minimises: a risk whose zero is what a proof needs.
 
-It is not the paper's risk (`lyapunov_risk`) but one with margins. The level set
-{V <= 1} is the region to be certified. With the violations
+It is not the paper's risk (`lyapunov_risk`) but one with margins. The level set {V <= 1} is
+the region to be certified. With the violations
 
-    h(x) = tanh max(0, V̇/(λ V) + margin) · member(V),        member = 1 inside {V <= 1}, fading
-    b(x) = max(0, 1 + gap - V)                               on ∂D
+    h(x) = log(1 + max(0, V̇/(λ V) + margin)) · member,        b(x) = max(0, 1 + gap - V) on ∂D
 
-the risk is
+where member is 1 inside {V <= 1}, fading at its edge, and 1 close to x*, the risk is
 
-    weight (mean h + mean b) + (peak max h + max b) - mean over D of σ((1 - V)/fade)
+    weight (mean h + mean b) + peak max h + max b - mean of σ((1 - V)/fade) + tail/(1 + V) over D
 
 V̇/(λ V) is a rate of decay in units of λ, the slowest rate of the LQR loop. It does not change if V
 is scaled, and near x*, where V and V̇ are quadratics, it does not go to zero: so the margin asks for
@@ -29,7 +28,7 @@ from lyapjax.conditions import lie_derivative
 from lyapjax.lqr import Regulator, lqr
 from lyapjax.system import System
 
-NEW = 16  # counterexamples that a round may add
+NEW = 32  # counterexamples that a round may add
 
 
 @jax.tree_util.register_static
@@ -46,6 +45,7 @@ class Recipe:
       fade: width of the level set's soft edge.
       weight: of the mean violations.
       peak: of the greatest violation of decay.
+      tail: of the area's second measure, which still pulls when the region is far too small.
       num_samples: new points a round, in D; half as many close to x*, half as many on ∂D.
       num_counterexamples: size of their buffer.
       num_steps: of Adam, a round.
@@ -66,6 +66,7 @@ class Recipe:
     fade: float = 0.1
     weight: float = 10.0
     peak: float = 0.3
+    tail: float = 0.1
     num_samples: int = 512
     num_counterexamples: int = 128
     num_steps: int = 50
@@ -114,15 +115,16 @@ def margin_risk(system: System, recipe: Recipe, V: Callable, u: Callable, data: 
     def violation(x):
         value, slope = V(x), lie_derivative(V, f, x)
         member = jnp.clip((1 + recipe.fade - value) / (2 * recipe.fade), 0, 1)
-        return jnp.tanh(jax.nn.relu(slope / (rate * value) + recipe.margin)) * member, value
+        return jnp.log1p(jax.nn.relu(slope / (rate * value) + recipe.margin)), member, value
 
-    here, value = jax.vmap(violation)(x)
-    here = jnp.where(filled, here, 0)
-    there, _ = jax.vmap(violation)(close)
+    here, member, value = jax.vmap(violation)(x)
+    here = jnp.where(filled, here * member, 0)
+    there, _, _ = jax.vmap(violation)(close)
     outer = jax.vmap(V)(rim)
     low = jax.nn.relu(1 + recipe.gap - outer)
     num = recipe.num_samples
-    coverage = jnp.mean(jax.nn.sigmoid((1 - value[:num]) / recipe.fade))
+    area = jax.nn.sigmoid((1 - value[:num]) / recipe.fade)
+    coverage, tail = jnp.mean(area), jnp.mean(1 / (1 + value[:num]))
     means = jnp.sum(here) / num + jnp.mean(there) + jnp.mean(low)
     peaks = recipe.peak * (jnp.max(here) + jnp.max(there)) + jnp.max(low)
-    return recipe.weight * means + peaks - coverage, (coverage, jnp.min(outer))
+    return recipe.weight * means + peaks - coverage - recipe.tail * tail, (coverage, jnp.min(outer))
