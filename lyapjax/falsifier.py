@@ -25,6 +25,9 @@ from lyapjax.conditions import lie_derivative
 from lyapjax.domains import Ball, Box
 from lyapjax.system import as_pytree, require_float64
 
+# jaxlib 0.10.2 computes a matrix-vector product with a reduction after it wrongly from row 16384 on,
+# compiled for the CPU (jax-ml/jax issue 39103); so no batch is that large.
+BATCH = 4096
 STEEP = 10.0  # slope of the penalty above the level, in units of the greatest violation
 FIRST_STEP, LAST_STEP = 0.05, 1e-5  # lengths of the steps, in widths of the domain
 
@@ -121,7 +124,7 @@ def search(
         return jnp.where(jnp.isfinite(level), jnp.maximum(value - level, 0), 0)
 
     starts = spread(key, domain, num_starts)
-    violation, counts, value, _ = jax.vmap(look)(starts)
+    violation, counts, value, _ = lax.map(look, starts, batch_size=min(BATCH, num_starts))
     # Outside of {V <= level} the score falls with V, so that the search turns back to the level.
     size = jnp.max(jnp.where(jnp.isfinite(violation), jnp.abs(violation), 0))
     slack = STEEP * size / jnp.where(jnp.isfinite(level), jnp.maximum(jnp.abs(level), tiny), 1)
@@ -256,7 +259,9 @@ def falsify(
 def _lowest(key, V, domain, *, num_starts, num_steps):
     widths = jnp.asarray(domain.hi) - jnp.asarray(domain.lo)
     starts = domain.boundary(key, num_starts)
-    _, chosen = lax.top_k(-jax.vmap(V)(starts), min(16, num_starts))
+    _, chosen = lax.top_k(
+        -lax.map(V, starts, batch_size=min(BATCH, num_starts)), min(16, num_starts)
+    )
 
     def score(x):  # its slope has no part across the boundary
         return -V(domain.to_boundary(x)), jnp.asarray(True)

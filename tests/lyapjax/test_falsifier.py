@@ -118,6 +118,18 @@ def test_the_least_value_on_the_boundary():
     assert float(jnp.max(jnp.abs(x))) == 1.0
 
 
+def test_large_batches_are_right():
+    """jaxlib 0.10.2 is wrong from row 16384 of a batch on (jax-ml/jax issue 39103)."""
+    V = ly.quadratic_lyapunov([[3.0, 1.0], [1.0, 2.0]])
+    A = jnp.array([[-1.0, 0.7], [-0.4, -0.5]])
+    found = ly.falsify(jax.random.key(0), V, lambda x: A @ x, UNIT, num_starts=40_000, num_steps=0)
+    S = A.T @ np.array([[3.0, 1.0], [1.0, 2.0]])
+    exact = np.einsum("ki,ij,kj->k", found.x, S + S.T, found.x)
+    np.testing.assert_allclose(found.derivative, exact, rtol=1e-12)
+    worst = np.linalg.eigvalsh(S + S.T)[-1]
+    assert float(found.violation[0]) == pytest.approx(worst, rel=1e-3)
+
+
 def test_the_starting_points_leave_no_large_gaps():
     x = np.asarray(spread(jax.random.key(3), ly.Box((0.0, 0.0), (1.0, 1.0)), 4096))
     cells = {tuple(cell) for cell in (x * 32).astype(int)}
