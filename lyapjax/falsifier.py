@@ -25,7 +25,7 @@ from lyapjax.conditions import lie_derivative
 from lyapjax.domains import Ball, Box
 from lyapjax.system import as_pytree, require_float64
 
-# jaxlib 0.10.2 computes a matrix-vector product with a reduction after it wrongly from row 16384 on,
+# jaxlib 0.10.2 computes a matrix-vector product with a reduction after it wrongly from row 16384 on
 # compiled for the CPU (jax-ml/jax issue 39103); so no batch is that large.
 BATCH = 4096
 STEEP = 10.0  # slope of the penalty above the level, in units of the greatest violation
