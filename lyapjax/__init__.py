@@ -12,6 +12,13 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     falsifier       falsify, boundary_minimum: counterexamples by gradient search
     objective       Recipe: what is minimised, and how
     learner         initialise, learn: Algorithm 1 as one compiled loop
+    program         trace: a JAX function as the straight-line program that every checker reads
+    enclosure       enclose: sound interval bounds of any JAX function
+    bounds          slopes and the mean value form
+    ball            evaluate_balls: the same program in ball arithmetic
+    proving         prove: an inequality on a region, by branch and bound
+    local           the ellipsoid around the equilibrium
+    obligations     verify: the whole proof; verify_shell: the paper's own statement
 """
 
 from lyapjax import systems
@@ -29,6 +36,7 @@ from lyapjax.learner import (
     initialise,
     learn,
 )
+from lyapjax.local import LocalCertificate
 from lyapjax.lqr import Regulator, lqr
 from lyapjax.networks import (
     LinearController,
@@ -40,7 +48,9 @@ from lyapjax.networks import (
     quadratic_lyapunov,
 )
 from lyapjax.objective import Recipe
+from lyapjax.obligations import Verification, verify, verify_shell
 from lyapjax.program import Program, trace
+from lyapjax.proving import Proof, Verdict, prove
 from lyapjax.system import System
 
 __all__ = [
@@ -52,7 +62,9 @@ __all__ = [
     "LearnerState",
     "LearnerStatus",
     "LinearController",
+    "LocalCertificate",
     "Program",
+    "Proof",
     "Recipe",
     "Regulator",
     "SaturatedController",
@@ -60,6 +72,8 @@ __all__ = [
     "System",
     "TanhController",
     "TanhLyapunov",
+    "Verdict",
+    "Verification",
     "add_counterexamples",
     "boundary_minimum",
     "enclose",
@@ -71,7 +85,10 @@ __all__ = [
     "linear_controller",
     "lqr",
     "lyapunov_risk",
+    "prove",
     "quadratic_lyapunov",
     "systems",
     "trace",
+    "verify",
+    "verify_shell",
 ]

@@ -72,9 +72,10 @@ def _square(x: arb) -> arb:
     return (arb(least) ** 2).union(arb(most) ** 2)
 
 
-def _integer_pow(x: arb, n: int) -> arb:
+def integer_pow(x: arb, n: int) -> arb:
+    """xⁿ, even powers never negative."""
     if n < 0:
-        return 1 / _integer_pow(x, -n)
+        return 1 / integer_pow(x, -n)
     if n % 2:
         return (arb(x.lower()) ** n).union(arb(x.upper()) ** n)
     least, most = abs(x).abs_lower(), abs(x).abs_upper()
@@ -250,7 +251,7 @@ def read(step, values: list[np.ndarray]) -> np.ndarray:
     if step.op in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "cumsum"):
         return reduce(step, values[0])
     if step.op == "integer_pow":
-        return elementwise(lambda x: _integer_pow(x, step.params[0]), step.shape, *values)
+        return elementwise(lambda x: integer_pow(x, step.params[0]), step.shape, *values)
     if step.op in TRUTHS:
         return elementwise(TRUTHS[step.op], step.shape, *values)
     if step.op not in FUNCTIONS:

@@ -105,7 +105,7 @@ def larger(op, a, b, ga, gb, shape):
     ndim = max(v.ndim for v in (a, b, ga, gb))
     a, b, ga, gb = (lift(_full(v, shape), len(shape), ndim) for v in (a, b, ga, gb))
     if op == "min":
-        a, b, ga, gb = b, a, gb, ga
+        a, b = b, a  # a is taken where b is certainly not below it
     first, second = a.lo >= b.hi, b.lo >= a.hi
     both = ia.hull(ga, gb)
     ends = zip(ga[:2], gb[:2], both[:2])
@@ -287,14 +287,19 @@ def first_stage(program: Program, constants, x: Range):
 
 
 def second_stage(program: Program, constants, x: Range, first):
-    """Bounds of every output: plain and mean value form, whichever is tighter."""
+    """Bounds of every output, plain or mean value form, whichever is tighter.
+
+    Returns them, the enclosures at the centres, and where the program may be undefined.
+    """
     ends, slopes, centre, bad = first
     middle, worse = evaluate(program, constants, [Range(centre, centre, x.size)])
     bad = bad | worse
-    found = []
+    found, centres = [], []
     for (lo, hi), row, value in zip(ends, slopes, middle):
         grads = [None if g is None else Range(*g) for g in row]
-        tight = mean_value(spread(value, bad.shape), grads, centre, x)
+        value = spread(value, bad.shape)
+        tight = mean_value(value, grads, centre, x)
         lower, upper = jnp.maximum(lo, tight.lo), jnp.minimum(hi, tight.hi)
         found.append((jnp.where(bad, -ia.INF, lower), jnp.where(bad, ia.INF, upper)))
-    return tuple(found)
+        centres.append(value[:2])
+    return found, centres, bad

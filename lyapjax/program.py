@@ -194,7 +194,9 @@ class Builder:
         """Step k repeated to a shape; literals fit every shape."""
         if self.steps[k].shape == shape or self.steps[k].op == "literal":
             return k
-        return self.emit("broadcast", (k,), ((),), shape)
+        # Scalars, and dimensions of size 1, are repeated.
+        axes = tuple(range(len(self.steps[k].shape)))
+        return self.emit("broadcast", (k,), (axes,), shape)
 
     def product(self, a: int, b: int, shape) -> int:
         """a b, as a square or a derivative where it is one."""

@@ -397,3 +397,27 @@ def test_ball_arithmetic_is_left_as_it_was_found():
     ly.evaluate_balls(ly.trace(jnp.sin, jnp.zeros(())), np.float64(1.0))
     assert ctx.prec == before
     assert elementary.VALUES.keys() >= {"tanh", "sin"}
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_many_boxes_at_once_are_what_few_are(wide):
+    # jaxlib 0.10.2 computes rows from 16,384 on wrongly in some fused matrix-vector products
+    # followed by a reduction (jax issue 39103); the enclosure must not contain such a pair.
+    def fn(x):
+        z = W @ jnp.tile(x, 4 if wide else 1) if wide else W[:, :3] @ x
+        return jnp.sum(z), jnp.sum(z**2), jnp.max(jnp.tanh(z)), z @ z
+
+    if wide:
+        assert W.shape[1] == 12  # longer than what is written out as products
+    rng = np.random.default_rng(0)
+    lo = rng.uniform(-1, 1, (40_000, 3))
+    hi = lo + 10.0 ** rng.uniform(-6, -1, (40_000, 1))
+    enclosed = jax.jit(jax.vmap(ly.enclose(fn)))
+    whole_batch = jax.tree.leaves(enclosed(lo, hi))
+    parts = [
+        jax.tree.leaves(enclosed(lo[k : k + 5000], hi[k : k + 5000]))
+        for k in range(0, 40_000, 5000)
+    ]
+    for k, found in enumerate(whole_batch):
+        few = np.concatenate([part[k] for part in parts])
+        np.testing.assert_allclose(np.asarray(found), few, rtol=1e-12, atol=1e-12)
