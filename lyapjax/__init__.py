@@ -19,6 +19,7 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     proving         prove: an inequality on a region, by branch and bound
     local           the ellipsoid around the equilibrium
     obligations     verify: the whole proof; verify_shell: the paper's own statement
+    synthesis       synthesize: learn, falsify, verify, until the proof closes
 """
 
 from lyapjax import systems
@@ -51,6 +52,7 @@ from lyapjax.objective import Recipe
 from lyapjax.obligations import Verification, verify, verify_shell
 from lyapjax.program import Program, trace
 from lyapjax.proving import Proof, Verdict, prove
+from lyapjax.synthesis import Result, synthesize
 from lyapjax.system import System
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "Proof",
     "Recipe",
     "Regulator",
+    "Result",
     "SaturatedController",
     "StructuredLyapunov",
     "System",
@@ -87,6 +90,7 @@ __all__ = [
     "lyapunov_risk",
     "prove",
     "quadratic_lyapunov",
+    "synthesize",
     "systems",
     "trace",
     "verify",
