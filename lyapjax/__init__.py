@@ -12,6 +12,7 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     falsifier       falsify, boundary_minimum: counterexamples by gradient search
     objective       Recipe: what is minimised, and how
     learner         initialise, learn: Algorithm 1 as one compiled loop
+    synthesis       synthesize: learn, falsify, verify, until the proof closes
     program         trace: a JAX function as the straight-line program that every checker reads
     enclosure       enclose: sound interval bounds of any JAX function
     bounds          slopes and the mean value form
@@ -19,11 +20,14 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     proving         prove: an inequality on a region, by branch and bound
     local           the ellipsoid around the equilibrium
     obligations     verify: the whole proof; verify_shell: the paper's own statement
-    synthesis       synthesize: learn, falsify, verify, until the proof closes
+    certificate     a proof as a file
+    jets, replay    replay: the file checked again in ball arithmetic
+    smt, dreal      smt2, dreal.check: the same statements for dReal
 """
 
-from lyapjax import systems
+from lyapjax import dreal, systems
 from lyapjax.ball import evaluate_balls
+from lyapjax.certificate import Certificate, certificate
 from lyapjax.conditions import lie_derivative, lyapunov_risk
 from lyapjax.domains import Ball, Box
 from lyapjax.enclosure import enclose
@@ -52,12 +56,15 @@ from lyapjax.objective import Recipe
 from lyapjax.obligations import Verification, verify, verify_shell
 from lyapjax.program import Program, trace
 from lyapjax.proving import Proof, Verdict, prove
+from lyapjax.replay import Replay, replay
+from lyapjax.smt import smt2
 from lyapjax.synthesis import Result, synthesize
 from lyapjax.system import System
 
 __all__ = [
     "Ball",
     "Box",
+    "Certificate",
     "Falsification",
     "History",
     "Interval",
@@ -69,6 +76,7 @@ __all__ = [
     "Proof",
     "Recipe",
     "Regulator",
+    "Replay",
     "Result",
     "SaturatedController",
     "StructuredLyapunov",
@@ -79,6 +87,8 @@ __all__ = [
     "Verification",
     "add_counterexamples",
     "boundary_minimum",
+    "certificate",
+    "dreal",
     "enclose",
     "evaluate_balls",
     "falsify",
@@ -90,6 +100,8 @@ __all__ = [
     "lyapunov_risk",
     "prove",
     "quadratic_lyapunov",
+    "replay",
+    "smt2",
     "synthesize",
     "systems",
     "trace",
