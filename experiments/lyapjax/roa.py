@@ -42,7 +42,7 @@ def run(config: Config) -> dict:
             for seed in track(range(config.num_seeds), name)
         ]
         found = [result.volume for result in results]
-        _, _, proof = regulator_proof(system, config.max_seconds)
+        _, _, proof = regulator_proof(system, results[-1].V, config.max_seconds)
         areas[name], domains[name] = found, system.domain.volume
         ours, lqr = PAPER.get(name, (None, None))
         proved = sum(result.proved for result in results)

@@ -39,11 +39,24 @@ def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
     return tuple(np.where(inside, v, np.nan).reshape(num, num) for v in values)
 
 
-def regulator_proof(system: ly.System, max_seconds: float):
-    """LQR's own quadratic function and controller, and what the same verifier proves of them."""
+def regulator_proof(system: ly.System, like: ly.StructuredLyapunov, max_seconds: float):
+    """LQR's own quadratic function and controller, and what the same verifier proves of them.
+
+    V gets the sizes of `like`, with features that are zero: so what is compiled is used again.
+    """
     regulator = ly.lqr(system)
-    V = ly.quadratic_lyapunov(regulator.P, system.equilibrium[0])
-    u = ly.linear_controller(system, regulator.K) if system.control_dim else None
+    P = regulator.P / np.linalg.eigvalsh(regulator.P)[0]
+    R = np.linalg.cholesky(P - like.epsilon * np.eye(len(P))).T
+    weights, biases = (
+        [jnp.zeros_like(v[...]) for v in part] for part in (like.weights, like.biases)
+    )
+    V = ly.StructuredLyapunov(
+        weights, biases, jnp.zeros_like(like.A[...]), R,
+        equilibrium=system.equilibrium[0], epsilon=like.epsilon,
+    )  # fmt: skip
+    u = ly.LinearController(regulator.K, equilibrium=system.equilibrium)
+    if system.input_bounds is not None:
+        u = ly.linear_controller(system, regulator.K)
     f = system.closed_loop(u)
     return V, f, ly.verify(V, f, system.domain, max_seconds=max_seconds)
 
@@ -55,7 +68,7 @@ def study(
     """Everything that the table and the figure of a system need."""
     result = ly.synthesize(system, key=jax.random.key(seed), recipe=recipe, max_seconds=max_seconds)
     f = system.closed_loop(result.u)
-    V_lqr, f_lqr, proof_lqr = regulator_proof(system, max_seconds)
+    V_lqr, f_lqr, proof_lqr = regulator_proof(system, result.V, max_seconds)
     V, slope = grid(system, result.V, f, num_grid)
     values_lqr, _ = grid(system, V_lqr, f_lqr, num_grid)
     # From points of the proved level set's edge, seen from the equilibrium.
