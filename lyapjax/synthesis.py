@@ -1,6 +1,7 @@
 """`synthesize`: learn, falsify, verify, until the proof closes or the budget is spent."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from lyapjax.certificate import Certificate, certificate
 from lyapjax.learner import (
     History,
     LearnerState,
@@ -74,6 +76,18 @@ class Result:
     def volume(self) -> float:
         """A proved lower bound of the volume of the region of attraction; 0 if none is."""
         return self.verification.volume
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """The proof, to be saved and replayed; made when first asked for. ValueError if UNKNOWN."""
+        return certificate(
+            self.V,
+            self.system.closed_loop(self.u),
+            self.system.domain,
+            self.verification,
+            np.asarray(self.system.equilibrium[0]),
+            name=self.system.name,
+        )
 
 
 def _witnesses(found: Verification) -> np.ndarray:

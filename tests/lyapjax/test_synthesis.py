@@ -92,3 +92,12 @@ def test_the_wrong_dynamics_are_not_proved(pendulum):
         result.V, heavier.closed_loop(result.u), heavier.domain, jnp.zeros(2), max_seconds=20.0
     )
     assert found.verdict is not ly.Verdict.PROVED
+
+
+def test_the_certificate_is_saved_and_replayed(tmp_path):
+    result = ly.synthesize(ly.systems.double_integrator(), key=KEY, max_seconds=600.0)
+    path = result.certificate.save(tmp_path / "integrator.cert.npz")
+    found = ly.replay(path)
+    assert found.verdict is ly.Verdict.PROVED, found.reason
+    assert result.certificate.document["name"] == "double_integrator"
+    assert found.statement == result.verification.statement
