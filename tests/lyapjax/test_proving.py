@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flint import arb
 
 import lyapjax as ly
-from lyapjax.proving import refutes
+from lyapjax.intervals import TAME
+from lyapjax.proving import _stages, _statement, refutes
 
 LO, HI = jnp.full(2, -2.0), jnp.full(2, 2.0)
 
@@ -148,8 +150,6 @@ def test_budgets_end_in_unknown_with_what_is_left():
 
 
 def test_numbers_may_change_without_compiling_again():
-    from lyapjax.proving import _stages
-
     def family(k):
         return lambda x: -(jnp.tanh(k @ x) ** 2) - k[0]
 
@@ -183,3 +183,40 @@ def test_bad_input_is_named():
         given = {"margin_fn": lambda x: x[0] - 9.0, "lo": np.zeros(2), "hi": np.ones(2), **kwargs}
         with pytest.raises(ValueError, match=words):
             ly.prove(given.pop("margin_fn"), given.pop("lo"), given.pop("hi"), **given)
+
+
+PIECES = [
+    *(jnp.tanh, jnp.sin, jnp.cos, jax.nn.sigmoid, jnp.abs, jnp.arctan, jnp.square),
+    *(lambda z: z**3, lambda z: jnp.exp(jnp.tanh(z)), lambda z: jnp.log1p(z * z)),
+    *(lambda z: 1 / (1.5 + jnp.sin(z)), lambda z: jnp.clip(z, -0.5, 0.5)),
+    lambda z: jnp.sqrt(z * z + 1e-3),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(14))
+def test_compiled_bounds_of_random_expressions_hold_against_balls(seed):
+    rng = np.random.default_rng(seed)
+    k, c = [PIECES[i] for i in rng.integers(0, len(PIECES), 4)], rng.normal(size=8)
+
+    def value(x):
+        a = k[0](c[0] * x[0] + c[1] * x[1])
+        b = k[1](c[2] * x[0] * a + c[3])
+        d = k[2](a * b - c[4] * x[1])
+        return k[3](c[5] * d + c[6] * a) * c[7] - jnp.maximum(a, d)
+
+    def slope(x):
+        return jax.jvp(value, (x,), (jnp.stack([x[1], -jnp.sin(x[0])]),))[1]
+
+    for fn in (value, slope):
+        program = _statement(fn, None, 2)
+        first, second = _stages(program.steps, program.outputs, TAME)
+        lo = rng.uniform(-3, 3, (2, 256))
+        hi = lo + 10.0 ** rng.uniform(-15, 0, (1, 256))
+        found = first(program.constants, lo, hi)
+        upper = np.asarray(second(program.constants, lo, hi, found)[0])
+        for t in (0.0, 1.0, rng.uniform(size=lo.shape)):
+            x = np.clip(lo + t * (hi - lo), lo, hi)
+            for i in np.flatnonzero(np.isfinite(upper)):
+                ball = ly.evaluate_balls(program, x[:, i])[0][()]
+                assert not ball > arb(upper[i])
