@@ -1,1 +1,110 @@
-"""Controllers with neural Lyapunov functions, proved stable (not written yet)."""
+"""Controllers with neural Lyapunov functions, proved stable.
+
+Write f(x, u) once, as a `System`; learn a controller and a Lyapunov function; prove that every
+trajectory from a level set converges; keep the proof in a file that anyone can check.
+
+    domains         Ball, Box
+    system          System
+    systems         pendulum, path following, Van der Pol and others
+    lqr             lqr: the linear regulator and its quadratic Lyapunov function
+    conditions      lie_derivative, lyapunov_risk
+    networks        Lyapunov functions and controllers as flax modules
+    falsifier       falsify, boundary_minimum: counterexamples by gradient search
+    objective       Recipe: what is minimised, and how
+    learner         initialise, learn: Algorithm 1 as one compiled loop
+    synthesis       synthesize: learn, falsify, verify, until the proof closes
+    program         trace: a JAX function as the straight-line program that every checker reads
+    enclosure       enclose: sound interval bounds of any JAX function
+    bounds          slopes and the mean value form
+    ball            evaluate_balls: the same program in ball arithmetic
+    proving         prove: an inequality on a region, by branch and bound
+    local           the ellipsoid around the equilibrium
+    obligations     verify: the whole proof; verify_shell: the paper's own statement
+    certificate     a proof as a file
+    jets, replay    replay: the file checked again in ball arithmetic
+    smt, dreal      smt2, dreal.check: the same statements for dReal
+"""
+
+from lyapjax import dreal, systems
+from lyapjax.ball import evaluate_balls
+from lyapjax.certificate import Certificate, certificate
+from lyapjax.conditions import lie_derivative, lyapunov_risk
+from lyapjax.domains import Ball, Box
+from lyapjax.enclosure import enclose
+from lyapjax.falsifier import Falsification, boundary_minimum, falsify
+from lyapjax.intervals import Interval
+from lyapjax.learner import (
+    History,
+    LearnerState,
+    LearnerStatus,
+    add_counterexamples,
+    initialise,
+    learn,
+)
+from lyapjax.local import LocalCertificate
+from lyapjax.lqr import Regulator, lqr
+from lyapjax.networks import (
+    LinearController,
+    SaturatedController,
+    StructuredLyapunov,
+    TanhController,
+    TanhLyapunov,
+    linear_controller,
+    quadratic_lyapunov,
+)
+from lyapjax.objective import Recipe
+from lyapjax.obligations import Verification, verify, verify_shell
+from lyapjax.program import Program, trace
+from lyapjax.proving import Proof, Verdict, prove
+from lyapjax.replay import Replay, replay
+from lyapjax.smt import smt2
+from lyapjax.synthesis import Result, synthesize
+from lyapjax.system import System
+
+__all__ = [
+    "Ball",
+    "Box",
+    "Certificate",
+    "Falsification",
+    "History",
+    "Interval",
+    "LearnerState",
+    "LearnerStatus",
+    "LinearController",
+    "LocalCertificate",
+    "Program",
+    "Proof",
+    "Recipe",
+    "Regulator",
+    "Replay",
+    "Result",
+    "SaturatedController",
+    "StructuredLyapunov",
+    "System",
+    "TanhController",
+    "TanhLyapunov",
+    "Verdict",
+    "Verification",
+    "add_counterexamples",
+    "boundary_minimum",
+    "certificate",
+    "dreal",
+    "enclose",
+    "evaluate_balls",
+    "falsify",
+    "initialise",
+    "learn",
+    "lie_derivative",
+    "linear_controller",
+    "lqr",
+    "lyapunov_risk",
+    "prove",
+    "quadratic_lyapunov",
+    "replay",
+    "smt2",
+    "synthesize",
+    "systems",
+    "trace",
+    "verify",
+    "verify_shell",
+]

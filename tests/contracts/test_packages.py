@@ -12,7 +12,8 @@ import pytest
 
 PACKAGES = ("poisson", "chebyshev", "klcontrol", "lyapjax", "phydi")
 ROOT = Path(__file__).parents[2]
-# Random functions take a key first; then come problem, state and data; options are keyword-only.
+# Random functions take a key first (or by keyword only); then come problem, state and data; options
+# are keyword-only.
 VOCABULARY = {
     "tol": "rtol or atol",
     "tolerance": "rtol or atol",
@@ -131,8 +132,8 @@ def test_signatures_follow_the_conventions(name, function):
     parameters = inspect.signature(function).parameters
     for parameter in parameters:
         assert parameter not in VOCABULARY, f"{name}: {parameter}; say {VOCABULARY[parameter]}"
-    if "key" in parameters:
-        assert next(iter(parameters)) == "key", f"{name}: key comes first"
+    if "key" in parameters and parameters["key"].kind is not inspect.Parameter.KEYWORD_ONLY:
+        assert next(iter(parameters)) == "key", f"{name}: key comes first, or by keyword"
     for parameter in parameters.values():
         if isinstance(parameter.default, (bool, str)):
             assert parameter.kind is parameter.KEYWORD_ONLY, (

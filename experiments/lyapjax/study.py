@@ -1,0 +1,180 @@
+"""Learn, prove and draw one system: what the figures of the paper have in common."""
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+import lyapjax as ly
+
+OURS, LQR = "tab:blue", "tab:orange"
+
+
+def trajectories(f, starts: np.ndarray, seconds: float, num_steps: int) -> np.ndarray:
+    """(starts, steps + 1, n) by the classical Runge–Kutta method."""
+    h = seconds / num_steps
+
+    def step(x, _):
+        a = f(x)
+        b = f(x + h / 2 * a)
+        c = f(x + h / 2 * b)
+        x_next = x + h / 6 * (a + 2 * b + 2 * c + f(x + h * c))
+        return x_next, x_next
+
+    def one(x):
+        return jnp.concatenate([x[None], jax.lax.scan(step, x, None, length=num_steps)[1]])
+
+    return np.asarray(jax.jit(jax.vmap(one))(jnp.asarray(starts)))
+
+
+def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
+    """V and V̇ on a grid of the plane, NaN outside D."""
+    lo, hi = np.asarray(system.domain.lo), np.asarray(system.domain.hi)
+    axes = [np.linspace(a, b, num) for a, b in zip(lo, hi)]
+    x = jnp.asarray(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2))
+    look = jax.jit(jax.vmap(lambda x: (V(x), ly.lie_derivative(V, f, x))))
+    rows = [look(part) for part in jnp.array_split(x, 4)]  # see `lyapjax.falsifier.BATCH`
+    inside = np.asarray(system.domain.gauge(x)) <= 1
+    values = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in range(2))
+    return tuple(np.where(inside, v, np.nan).reshape(num, num) for v in values)
+
+
+def regulator_proof(system: ly.System, like: ly.StructuredLyapunov, max_seconds: float):
+    """LQR's own quadratic function and controller, and what the same verifier proves of them.
+
+    V gets the sizes of `like`, with features that are zero: so what is compiled is used again.
+    """
+    regulator = ly.lqr(system)
+    P = regulator.P / np.linalg.eigvalsh(regulator.P)[0]
+    R = np.linalg.cholesky(P - like.epsilon * np.eye(len(P))).T
+    weights, biases = (
+        [jnp.zeros_like(v[...]) for v in part] for part in (like.weights, like.biases)
+    )
+    V = ly.StructuredLyapunov(
+        weights, biases, jnp.zeros_like(like.A[...]), R,
+        equilibrium=system.equilibrium[0], epsilon=like.epsilon,
+    )  # fmt: skip
+    u = ly.LinearController(regulator.K, equilibrium=system.equilibrium)
+    if system.input_bounds is not None:
+        u = ly.linear_controller(system, regulator.K)
+    f = system.closed_loop(u)
+    return V, f, ly.verify(V, f, system.domain, max_seconds=max_seconds)
+
+
+def study(
+    system: ly.System, *, recipe: ly.Recipe, seed: int, max_seconds: float, seconds: float,
+    num_grid: int, paper_area: float | None,
+) -> dict:  # fmt: skip
+    """Everything that the table and the figure of a system need."""
+    result = ly.synthesize(system, key=jax.random.key(seed), recipe=recipe, max_seconds=max_seconds)
+    f = system.closed_loop(result.u)
+    V_lqr, f_lqr, proof_lqr = regulator_proof(system, result.V, max_seconds)
+    V, slope = grid(system, result.V, f, num_grid)
+    values_lqr, _ = grid(system, V_lqr, f_lqr, num_grid)
+    # From points of the proved level set's edge, seen from the equilibrium.
+    angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
+    away = np.stack([np.cos(angle), np.sin(angle)], 1) * np.asarray(system.domain.hi)
+    scales = np.linspace(0.02, 1, 200)
+    inner = jax.vmap(jax.vmap(result.V))(jnp.asarray(scales[:, None, None] * away))
+    level = result.level if result.proved else 1.0
+    last = np.maximum(np.sum(np.cumprod(np.asarray(inner) <= level, axis=0), axis=0) - 1, 0)
+    starts = scales[last][:, None] * away
+    state, history = result.state, result.histories[0]
+    added = np.asarray(history.counterexamples)
+    rounds = np.isfinite(np.asarray(history.coverage))
+    area = system.domain.volume
+    rows = [
+        {"quantity": "whole proof", "paper": None, "here": result.verdict.value},
+        {"quantity": "certified area", "paper": paper_area, "here": result.volume},
+        {"quantity": "share of the domain", "paper": None, "here": result.volume / area},
+        {"quantity": "LQR: certified area", "paper": None, "here": proof_lqr.volume},
+        {"quantity": "counterexamples", "paper": None, "here": int(state.num_found)},
+        {"quantity": "seconds of learning", "paper": None, "here": result.seconds["learn"]},
+        {"quantity": "seconds of proving", "paper": None, "here": result.seconds["verify"]},
+    ]
+    boxes = {name: proof.num_boxes for name, proof in result.verification.proofs.items()}
+    rows.append({"quantity": "boxes", "paper": None, "here": sum(boxes.values())})
+    return {
+        "table": rows,
+        "series": {
+            "lo": system.domain.lo,
+            "hi": system.domain.hi,
+            "names": [
+                f"{name} ({unit})" if unit else name
+                for name, unit in zip(system.state_names, system.state_units)
+            ],
+            "V": V,
+            "slope": slope,
+            "V_lqr": values_lqr,
+            "level": level,
+            "level_lqr": float(proof_lqr.level),
+            "risk": np.asarray(history.risk)[rounds].ravel(),
+            "coverage": np.asarray(history.coverage)[rounds],
+            "counterexamples": [
+                [i, *point] for i, some in enumerate(added) for point in some
+                if np.isfinite(point).all()
+            ],
+            "ours": trajectories(f, starts, seconds, 400)[:, ::2],
+            "lqr": trajectories(f_lqr, starts, seconds, 400)[:, ::2],
+        },
+        "notes": {"reason": result.reason, "boxes": boxes, "name": system.name},
+    }  # fmt: skip
+
+
+def _axes(panel, series, title):
+    panel.set_xlim(series["lo"][0], series["hi"][0])
+    panel.set_ylim(series["lo"][1], series["hi"][1])
+    panel.set_xlabel(series["names"][0])
+    panel.set_ylabel(series["names"][1])
+    panel.set_title(title)
+
+
+def _levels(panel, series):
+    """The level sets, ours and LQR's, if they are finite."""
+    x, y = (np.linspace(a, b, len(series["V"])) for a, b in zip(series["lo"], series["hi"]))
+    for name, level, colour in (("V", "level", OURS), ("V_lqr", "level_lqr", LQR)):
+        values, height = np.array(series[name], float), np.float64(series[level])
+        if np.isfinite(height) and np.nanmin(values) < height < np.nanmax(values):
+            panel.contour(x, y, values, [height], colors=colour)
+    return x, y
+
+
+def draw(results: dict):
+    """V, V̇, the course of learning, and trajectories with and without it."""
+    s = results["series"]
+    figure, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
+    for panel, name, title in ((a, "V", "V"), (b, "slope", "dV/dt along trajectories")):
+        x, y = _levels(panel, s)
+        values = np.array(s[name], float)
+        if name == "slope":
+            values = np.sign(values) * np.log10(1 + np.abs(values))
+            title += ", sign · log10(1 + |·|)"
+        figure.colorbar(panel.pcolormesh(x, y, values, cmap="viridis"), ax=panel)
+        _axes(panel, s, title)
+    points = np.array(s["counterexamples"], float).reshape(-1, 3)
+    if len(points):
+        dots = a.scatter(points[:, 1], points[:, 2], c=points[:, 0], s=9, cmap="autumn")
+        figure.colorbar(dots, ax=a, label="counterexamples by round")
+    a.plot([], [], color=OURS, label="proved level set")
+    a.plot([], [], color=LQR, label="of LQR")
+    a.legend(loc="upper right")
+    risk = np.array(s["risk"], float)
+    c.plot(risk, lw=0.6, color="0.4", label="risk")
+    per = max(len(risk) // max(len(s["coverage"]), 1), 1)
+    c.plot(per * (1 + np.arange(len(s["coverage"]))), s["coverage"], label="share of D covered")
+    count = np.bincount(points[:, 0].astype(int), minlength=len(s["coverage"]))
+    c.step(
+        per * (1 + np.arange(len(count))), count / max(count.max(initial=0), 1), lw=0.8,
+        label=f"new counterexamples / {count.max(initial=0)}",
+    )  # fmt: skip
+    c.set_ylim(-1.2, 2)
+    c.set_xlabel("step of Adam")
+    c.set_title("learning")
+    c.legend()
+    _levels(d, s)
+    for name, colour, label in (("lqr", LQR, "LQR"), ("ours", OURS, "learned")):
+        for k, path in enumerate(np.array(s[name], float)):
+            d.plot(*path.T, color=colour, lw=0.9, label=label if k == 0 else None)
+    _axes(d, s, "trajectories from the edge of the region")
+    d.legend(loc="upper right")
+    return figure

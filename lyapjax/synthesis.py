@@ -1,0 +1,243 @@
+"""`synthesize`: learn, falsify, verify, until the proof closes or the budget is spent."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from lyapjax.certificate import Certificate, certificate
+from lyapjax.learner import (
+    History,
+    LearnerState,
+    LearnerStatus,
+    add_counterexamples,
+    initialise,
+    learn,
+)
+from lyapjax.objective import DEFAULT, Recipe
+from lyapjax.obligations import Verification, verify
+from lyapjax.proving import Verdict
+from lyapjax.system import System
+
+MORE_ROUNDS = 20  # of learning, after a proof that did not close
+ENOUGH = 0.8  # a proof for this share of the level that was learned ends the search
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A controller, a Lyapunov function, and what is proved of them.
+
+        x(0) ∈ D, V(x(0)) <= level   implies   x(t) → x*
+
+    Attributes:
+      system: the system.
+      V: the Lyapunov function, a module.
+      u: the controller, a module.
+      verdict: PROVED, or UNKNOWN with a reason.
+      reason: why not proved, and what to try; "" if proved.
+      verification: of this V and u, the best of all tries.
+      state: of the learner, to go on from.
+      histories: of the learner, one a try.
+      seconds: wall-clock time by part: "learn", "verify", "total".
+
+    Examples:
+      >>> import jax, lyapjax as ly
+      >>> result = ly.synthesize(ly.systems.double_integrator(), key=jax.random.key(0))
+      >>> result.verdict.value, result.volume > 0.8 * result.system.domain.volume
+      ('PROVED', True)
+    """
+
+    system: System
+    V: Callable
+    u: Callable
+    verdict: Verdict
+    reason: str
+    verification: Verification
+    state: LearnerState
+    histories: tuple[History, ...]
+    seconds: dict[str, float]
+
+    @property
+    def proved(self) -> bool:
+        """Whether the whole proof closed."""
+        return self.verdict is Verdict.PROVED
+
+    @property
+    def level(self) -> float:
+        """c2: every trajectory from {V <= c2} converges; NaN if nothing is proved."""
+        return self.verification.level
+
+    @property
+    def volume(self) -> float:
+        """A proved lower bound of the volume of the region of attraction; 0 if none is."""
+        return self.verification.volume
+
+    @functools.cached_property
+    def certificate(self) -> Certificate:
+        """The proof, to be saved and replayed; made when first asked for. ValueError if UNKNOWN."""
+        return certificate(
+            self.V,
+            self.system.closed_loop(self.u),
+            self.system.domain,
+            self.verification,
+            np.asarray(self.system.equilibrium[0]),
+            name=self.system.name,
+        )
+
+
+def _witnesses(found: Verification) -> np.ndarray:
+    """Points at which the proof failed: refuted, or in the middle of the hardest box."""
+    points = []
+    for proof in found.proofs.values():
+        if proof.point is not None:
+            points.append(np.asarray(proof.point))
+        elif not proof.proved and proof.hardest is not None:
+            lo, hi = proof.hardest
+            points.append((np.asarray(lo) + np.asarray(hi)) / 2)
+    return np.array([p for p in points if np.isfinite(p).all()])
+
+
+def _advice(state: LearnerState, found: Verification | None) -> str:
+    status = LearnerStatus(int(state.status))
+    if found is None:
+        return f"nothing was verified: {status.message}"
+    if status is LearnerStatus.CLEAN:
+        return f"{found.reason}; the falsifier finds nothing: give more time, or a larger margin"
+    return f"{found.reason}; {status.message}"
+
+
+def synthesize(
+    system: System,
+    *,
+    key: Array,
+    recipe: Recipe = DEFAULT,
+    start: str = "lqr",
+    state: LearnerState | None = None,
+    max_tries: int = 5,
+    max_boxes: int = 2_000_000,
+    max_seconds: float = 300.0,
+    callback_fn: Callable[[str, int, float], None] | None = None,
+) -> Result:
+    """Find a controller and a proof that it is stable.
+
+        u, V, c2:  x(0) ∈ D, V(x(0)) <= c2   implies   x(t) → x*
+
+    Learns until the falsifier finds no counterexample, then verifies. If the proof does not close,
+    the points where it failed go into the learner's buffer, and learning goes on; a run that is not
+    finite starts again from another key. The best proof of all tries is returned. A key, and the
+    versions of the libraries, determine the controller up to what the time budget cuts off.
+
+    Args:
+      system: the system.
+      key: of everything random.
+      recipe: how to learn.
+      start: "lqr" or "random", see `initialise`.
+      state: of a learner to go on from, instead of a new one.
+      max_tries: most proofs tried.
+      max_boxes: of each obligation of a proof.
+      max_seconds: for all of it, compilation included; learning is not cut short.
+      callback_fn: called with (part, try, seconds so far) after each part.
+
+    Returns:
+      `Result`. A budget that is spent is the verdict UNKNOWN with its reason, never an error.
+
+    Raises:
+      ValueError: a linearisation that cannot be stabilised, a recipe that does not fit the state,
+        budgets that are not positive.
+
+    Reference:
+      Chang, Roohi & Gao, Algorithm 1, MAIN. Departure: the falsifier of the loop is a gradient
+      search; what stops the loop is a proof of convergence to x* itself (`verify`).
+
+    Examples:
+      >>> import jax, lyapjax as ly
+      >>> result = ly.synthesize(ly.systems.double_integrator(), key=jax.random.key(1))
+      >>> result.proved, result.reason
+      (True, '')
+    """
+    if not isinstance(system, System):
+        raise ValueError(f"system: expected a System, got {type(system).__name__}")
+    for name, value in (("max_tries", max_tries), ("max_seconds", max_seconds)):
+        if not value > 0:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    begin = time.perf_counter()
+    spent = {"learn": 0.0, "verify": 0.0, "total": 0.0}
+
+    def timed(part, number, call):
+        """The result of `call`, its seconds counted under `part`."""
+        since = time.perf_counter()
+        value = jax.block_until_ready(call())
+        spent[part] += time.perf_counter() - since
+        spent["total"] = time.perf_counter() - begin
+        if callback_fn is not None:
+            callback_fn(part, number, spent["total"])
+        return value
+
+    state = initialise(key, system, recipe=recipe, start=start) if state is None else state
+    best, histories = None, []
+    for number in range(max_tries):
+        left = max(recipe.num_rounds - int(state.num_rounds), 0)
+        rounds = left + MORE_ROUNDS
+        state, history = timed(
+            "learn",
+            number,
+            lambda state=state, rounds=rounds: learn(
+                system, state, recipe=recipe, max_rounds=rounds
+            ),
+        )
+        histories.append(history)
+        if int(state.status) == LearnerStatus.NOT_FINITE:
+            again = jax.random.fold_in(key, number + 1)
+            state = initialise(again, system, recipe=recipe, start=start)
+            continue
+        budget = max_seconds - (time.perf_counter() - begin)
+        if budget <= 0:
+            break
+        found = timed(
+            "verify",
+            number,
+            lambda state=state, budget=budget: verify(
+                state.V,
+                system.closed_loop(state.u),
+                system.domain,
+                jnp.asarray(system.equilibrium[0]),
+                max_boxes=max_boxes,
+                max_seconds=budget,
+            ),
+        )
+        if best is None or found.volume > best[0].volume:
+            best = found, state
+        if found.verdict is Verdict.PROVED and found.level >= ENOUGH:
+            break
+        if time.perf_counter() - begin >= max_seconds:
+            break
+        points = _witnesses(found)
+        size = state.counterexamples.shape[0]
+        if len(points):
+            state = add_counterexamples(state, jnp.asarray(points[:size]))
+        state = state._replace(status=jnp.int32(LearnerStatus.RUNNING))
+    if best is None:
+        found = Verification(
+            Verdict.UNKNOWN, f"convergence of {system.name}", _advice(state, None), None,
+            np.nan, np.nan, None, {}, 0.0, 0.0,
+        )  # fmt: skip
+        best = found, state
+    found, chosen = best
+    proved = found.verdict is Verdict.PROVED
+    spent["total"] = time.perf_counter() - begin
+    return Result(
+        system,
+        chosen.V,
+        chosen.u,
+        Verdict.PROVED if proved else Verdict.UNKNOWN,
+        "" if proved else _advice(chosen, found),
+        found,
+        state,
+        tuple(histories),
+        spent,
+    )
