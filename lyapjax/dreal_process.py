@@ -64,4 +64,4 @@ def answer(program, lo, hi, delta: float) -> list[float] | None:
     for x, low, high in zip(names, lo.tolist(), hi.tolist()):
         formula = d.And(formula, x >= low, x <= high)
     box = d.CheckSatisfiability(formula, delta)
-    return None if box is None else [box[x].mid() for x in names]
+    return None if box is None else [(box[x].lb() + box[x].ub()) / 2 for x in names]
