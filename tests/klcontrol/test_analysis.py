@@ -1,4 +1,4 @@
-"""The ODE, its linearisation and Proposition 3.8 against derivatives, dense algebra, closed forms."""
+"""analysis: closed forms, exact vectors, conditions against the spectra they speak of."""
 
 import jax
 import jax.numpy as jnp
