@@ -11,11 +11,14 @@ Kronecker products for their kernels.
     layers          PHMLinear, PHMEmbed
     convolution     PHConv
     attention       PHMultiHeadAttention
+    residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
+    deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
 """
 
 from phydi.algebra import hypercomplex_product, kronecker_sum, multiplication_tensor
 from phydi.attention import PHMLinearGeneral, PHMultiHeadAttention
 from phydi.convolution import PHConv
+from phydi.deployment import from_real, materialize, nearest_kronecker_sum
 from phydi.initialisation import (
     gaussian,
     isometric,
@@ -27,6 +30,7 @@ from phydi.layers import PHMEmbed, PHMLinear
 from phydi.low_rank import Factors, compose, cyclic_factors, factorize, generic_rank
 from phydi.multiplication import Constant, Multiplication
 from phydi.products import kronecker_matmul
+from phydi.residual import Residual, ResidualStack, jacobian_spectrum
 
 __all__ = [
     "Constant",
@@ -37,17 +41,23 @@ __all__ = [
     "PHMLinear",
     "PHMLinearGeneral",
     "PHMultiHeadAttention",
+    "Residual",
+    "ResidualStack",
     "compose",
     "cyclic_factors",
     "factorize",
+    "from_real",
     "gaussian",
     "generic_rank",
     "hypercomplex_product",
     "isometric",
     "isometric_factors",
+    "jacobian_spectrum",
     "kronecker_matmul",
     "kronecker_sum",
+    "materialize",
     "multiplication_tensor",
+    "nearest_kronecker_sum",
     "released_algebra",
     "released_kernel",
 ]
