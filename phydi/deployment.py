@@ -93,8 +93,8 @@ def _plain(module):
     return None
 
 
-def _replace(module) -> None:
-    """Replace what is hypercomplex within, in place."""
+def _replace(module, made: dict) -> None:
+    """Replace what is hypercomplex within, in place; `made`: by id, what was visited before."""
     if isinstance(module, ResidualStack):
         module.blocks = nnx.vmap(materialize, in_axes=0, out_axes=0)(module.blocks)
         return
@@ -105,16 +105,17 @@ def _replace(module) -> None:
         items = module.items()
     else:
         items = vars(module).items()
-    made = {}
     for name, item in list(items):
         if isinstance(name, str) and name.startswith("_"):
             continue
-        new = _plain(item)
-        if new is not None:
-            made[name] = new
-        elif isinstance(item, nnx.Module | list | dict):
-            _replace(item)
-    for name, new in made.items():
+        if id(item) not in made:
+            # The item is kept, too, so that no other gets its id; what is shared stays shared.
+            made[id(item)] = _plain(item), item
+            if made[id(item)][0] is None and isinstance(item, nnx.Module | list | dict):
+                _replace(item, made)
+        new, _ = made[id(item)]
+        if new is None:
+            continue
         if isinstance(module, nnx.List | list | nnx.Dict | dict):
             module[name] = new
         else:
@@ -154,7 +155,7 @@ def materialize(model):
     plain = _plain(model)
     if plain is not None:
         return plain
-    _replace(model)
+    _replace(model, {})
     left = [m for m in submodules(model) if isinstance(m, PHMLinear | PHConv | PHMEmbed)]
     if left and not any(isinstance(m, ResidualStack) for m in submodules(model)):
         raise ValueError(

@@ -53,6 +53,17 @@ def test_outputs_of_the_built_form_are_the_same_bits():
         np.testing.assert_array_equal(plain(x), own(x))
 
 
+def test_layers_that_are_shared_stay_shared():
+    layer = phydi.PHMLinear(4, 4, n=2, rngs=nnx.Rngs(0))
+    model = nnx.Sequential(layer, nnx.relu, layer)
+    plain = phydi.materialize(model)
+    assert plain.layers[0] is plain.layers[2]
+    assert type(plain.layers[0]) is nnx.Linear
+    x = normal(3, 4)
+    np.testing.assert_allclose(plain(x), model(x), atol=1e-5)
+    assert type(model.layers[0]) is phydi.PHMLinear
+
+
 REAL = {
     "linear": lambda rngs: nnx.Linear(12, 8, rngs=rngs),
     "no bias": lambda rngs: nnx.Linear(12, 8, use_bias=False, rngs=rngs),
