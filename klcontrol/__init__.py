@@ -12,6 +12,7 @@ Describe the chain, its costs and the temperature with `Problem`.
     implicit         derivatives
     certificate      bounds on λ* and ρ* that hold in spite of rounding; certify
     solver           solve
+    policies         the cost of any policy, rollouts
     horizon          finite horizons, the policy of a value function
     learning         KL-learning, Z-learning, the differential rule: init and step
     sampling         alias tables, a counter-based generator
@@ -20,9 +21,10 @@ Describe the chain, its costs and the temperature with `Problem`.
     analysis         the ODE behind KL-learning, its stability, Proposition 3.8
     counterexample   Conjecture 3.9 refuted in exact arithmetic
     examples         closed forms, gridworlds, random chains, graphs
+    worlds           a pendulum on a grid
 """
 
-from klcontrol import counterexample, examples
+from klcontrol import counterexample, examples, worlds
 from klcontrol.analysis import (
     Condition,
     Linearisation,
@@ -49,6 +51,7 @@ from klcontrol.learning import (
     kl_learning,
     z_learning,
 )
+from klcontrol.policies import PolicyCost, Rollout, policy_cost, rollout, step_cost
 from klcontrol.problem import Problem
 from klcontrol.sampling import AliasTable, alias_table
 from klcontrol.simulation import Run, RunState, resume, simulate
@@ -63,9 +66,11 @@ __all__ = [
     "LearnerState",
     "Linearisation",
     "Neighbours",
+    "PolicyCost",
     "Problem",
     "QRun",
     "QState",
+    "Rollout",
     "Run",
     "RunState",
     "Solution",
@@ -91,13 +96,17 @@ __all__ = [
     "linearisation",
     "optimal_policy",
     "period",
+    "policy_cost",
     "q_init",
     "q_learning",
     "q_step",
     "resume",
+    "rollout",
     "simulate",
     "solve",
     "stability",
+    "step_cost",
     "sufficient_conditions",
+    "worlds",
     "z_learning",
 ]
