@@ -1,9 +1,27 @@
 """Shared by all tests: the precision comes from JAX_ENABLE_X64, as for any user of JAX."""
 
+import gc
+from pathlib import Path
+
 import jax
 import matplotlib
+import pytest
 
 matplotlib.use("Agg")
+
+MAPS = Path("/proc/self/maps")
+# Every compiled program takes a few memory maps; Linux allows a process 65,530 of them, and beyond
+# that XLA ends with a segmentation fault.
+MANY_MAPS = 20_000
+
+
+@pytest.fixture(autouse=True)
+def _compiled_programs_make_room():
+    """Forget compiled programs before there are too many for one process."""
+    yield
+    if MAPS.exists() and len(MAPS.read_bytes().splitlines()) > MANY_MAPS:
+        jax.clear_caches()
+        gc.collect()
 
 
 def pytest_report_header():
