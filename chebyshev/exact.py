@@ -101,20 +101,17 @@ def smallest_ball(points: np.ndarray) -> tuple[np.ndarray, float, float, np.ndar
 
 
 class _Body(NamedTuple):
-    """f_i as dense matrices, and an inner point."""
+    """f_i as dense matrices, around an inner point: d < 0."""
 
     Q: np.ndarray
     g: np.ndarray
     d: np.ndarray
-    inner: np.ndarray
 
     def boundary(self, directions: np.ndarray) -> np.ndarray:
         """How far each constraint reaches from the inner point, (N, k)."""
-        gradient = self.Q @ self.inner + self.g
         a = np.einsum("ni,kij,nj->nk", directions, self.Q, directions)
-        b = directions @ gradient.T
-        c = np.einsum("i,kij,j->k", self.inner, self.Q, self.inner) + 2 * self.g @ self.inner
-        c = c + self.d
+        b = directions @ self.g.T
+        c = self.d
         under = b + np.sqrt(np.maximum(b * b - a * c, 0))
         return np.where(under > 0, -c / np.where(under > 0, under, 1), np.inf)
 
@@ -127,22 +124,22 @@ def _farthest(body: _Body, cells: np.ndarray, center: np.ndarray, rtol: float):
         middle = cells.mean(axis=1)
         middle /= np.linalg.norm(middle, axis=1, keepdims=True)
         reach = body.boundary(middle)
-        points = body.inner + np.min(reach, axis=1)[:, None] * middle
+        points = np.min(reach, axis=1)[:, None] * middle
         distance = np.linalg.norm(points - center, axis=1)
         if distance.max() > best:
             best = distance.max()
             found.append(points[np.argmax(distance)])
         # One simplex for each constraint that is met; its vertices lie on the edges of the cone.
         finite = np.isfinite(reach)
-        tangent = body.inner + np.where(finite, reach, 0)[:, :, None] * middle[:, None]
+        tangent = np.where(finite, reach, 0)[:, :, None] * middle[:, None]
         normal = np.einsum("kij,nkj->nki", body.Q, tangent) + body.g
-        height = np.einsum("nki,nki->nk", normal, tangent - body.inner)
+        height = np.einsum("nki,nki->nk", normal, tangent)
         slope = np.einsum("nki,nji->nkj", normal, cells)
         cuts = (slope > 0) & finite[:, :, None]
         length = np.where(cuts, height[:, :, None] / np.where(cuts, slope, 1), FAR)
-        vertices = length[..., None] * cells[:, None] + (body.inner - center)
+        vertices = length[..., None] * cells[:, None] - center
         bound = np.sqrt(np.min(np.max(np.sum(vertices**2, axis=3), axis=2), axis=1))
-        bound = np.maximum(bound, np.linalg.norm(body.inner - center))
+        bound = np.maximum(bound, np.linalg.norm(center))
         open_cells = bound > best * (1 + rtol)
         upper = max(upper, bound[~open_cells].max(initial=0))
         if open_cells.sum() > MAX_CELLS:
@@ -170,7 +167,6 @@ def _divide(cells: np.ndarray) -> np.ndarray:
 
 
 def _by_the_boundary(sets: Ellipsoids, rtol: float) -> ExactCenter:
-    m = sets.dim
     found = feasibility(sets)
     if found.status != Status.CONVERGED or not found.proved:
         raise ValueError(f"sets: expected a bounded set with an interior: {found.status.message}")
@@ -180,9 +176,7 @@ def _by_the_boundary(sets: Ellipsoids, rtol: float) -> ExactCenter:
     problem = scaled(sets.moved(origin, unit))
     geometry = Geometry(problem, sets.coordinates)
     Q = np.stack([np.asarray(geometry.combine(row)) for row in jnp.eye(len(sets.names))])
-    inner = np.zeros(m)
-    body = _Body(Q, np.asarray(problem.g), np.asarray(problem.d), inner)
-    here = _search(body, rtol)
+    here = _search(_Body(Q, np.asarray(problem.g), np.asarray(problem.d)), rtol)
 
     def back(z):
         return np.asarray(sets.from_real(origin + unit * z))
@@ -194,12 +188,10 @@ def _by_the_boundary(sets: Ellipsoids, rtol: float) -> ExactCenter:
 
 def _search(body: _Body, rtol: float) -> ExactCenter:
     """The centre of a body around the origin."""
-    m, inner = len(body.inner), body.inner
+    m = body.Q.shape[1]
     if m == 1:
-        ends = inner + np.min(body.boundary(np.array([[1.0], [-1.0]])), axis=1)[:, None] * [
-            [1],
-            [-1],
-        ]
+        both = np.array([[1.0], [-1.0]])
+        ends = np.min(body.boundary(both), axis=1)[:, None] * both
         radius = float(abs(ends[0, 0] - ends[1, 0])) / 2
         return ExactCenter(ends.mean(axis=0), radius, radius, ends)
     axes = np.array(np.meshgrid(*[[1.0, -1.0]] * m)).reshape(m, -1).T
@@ -207,7 +199,7 @@ def _search(body: _Body, rtol: float) -> ExactCenter:
     for _ in range(3):
         cells = _divide(cells)
     corners = cells.reshape(-1, m)
-    points = inner + np.min(body.boundary(corners), axis=1)[:, None] * corners
+    points = np.min(body.boundary(corners), axis=1)[:, None] * corners
     best = None
     for _ in range(200):
         center, _, lower, support = smallest_ball(points)
@@ -279,7 +271,7 @@ def chebyshev_center_exact(sets, *, rtol: float = 1e-6) -> ExactCenter:
             raise ValueError(
                 f"sets: expected Ellipsoids or finite points of shape (N, m), got {points.shape}"
             )
-        size = np.max(np.abs(points)) or 1.0
+        size = 2.0 ** np.frexp(np.max(np.abs(points)))[1]  # a power of two, so that none rounds
         x, radius, lower, support = smallest_ball(points / size)
         return ExactCenter(size * x, float(size * radius), float(size * lower), size * support)
     if _known(sets):

@@ -102,17 +102,17 @@ def feasibility(sets: Ellipsoids, *, solver: str = "CLARABEL") -> Feasibility:
     """
     if not isinstance(sets, Ellipsoids):
         raise ValueError(f"sets: expected Ellipsoids, got {type(sets).__name__}")
-    # Measured from the middle in units of the size, for the solver; the proofs are in x.
+    # Measured from the middle in units of the size, for the solver alone: moving rounds, so what is
+    # proved is proved of the sets as they were given.
     origin, unit = frame(sets)
-    moved = sets.moved(origin, unit)
-    problem = scaled(moved)
-    margin, z, alpha = _loosest(moved, solver)
+    problem = scaled(sets)
+    margin, z, alpha = _loosest(sets.moved(origin, unit), solver)
     x = np.asarray(origin + unit * z)
     alpha = np.maximum(alpha, 0)
     if margin > 0:
         conflict = alpha > 1e-5 * alpha.max()
         names = tuple(name for name, bad in zip(sets.names, conflict) if bad)
-        proved = proved_infimum(moved, alpha / np.asarray(problem.scale), z) > 0
+        proved = proved_infimum(sets, alpha / np.asarray(problem.scale), x) > 0
         if proved or margin > UNDECIDED:
             return Feasibility(Status.EMPTY, names, margin, sets.from_real(x), proved)
     total = Geometry(problem, sets.coordinates).combine(jnp.ones(len(sets.names)))

@@ -157,6 +157,11 @@ def _check(V: Callable, f: Callable, domain, equilibrium) -> np.ndarray:
     return x
 
 
+def claimed(level: float, domain: Ball | Box, x: np.ndarray) -> str:
+    """What a proof for that level says, in words."""
+    return f"every trajectory from {{V <= {float(level)!r}}} in {domain} tends to {x.tolist()}"
+
+
 def _samples(V, slope, domain):
     """Points of the domain, V and V̇ there, and V on the boundary: only for guesses."""
     inner = np.asarray(domain.uniform(jax.random.key(1), NUM_SAMPLES))
@@ -297,7 +302,7 @@ def verify(
             )
             if proof.proved:
                 volume = certified_volume(V, c2, domain)
-                found = f"every trajectory from {{V <= {c2!r}}} in {domain} tends to {x.tolist()}"
+                found = claimed(c2, domain, x)
                 levels = c2, min(c1, c2)
                 return outcome(Verdict.PROVED, found, levels=levels, volume=volume)
         if level is not None or left() <= 0:

@@ -1,8 +1,12 @@
-"""`replay`: a certificate is checked again, in ball arithmetic, by code that shares no numerics.
+"""`replay`: a certificate is checked again in ball arithmetic, without the prover's bounds.
+
+What it shares with the prover is the reading of steps in balls (`ball`) and the extent of an
+ellipsoid (`local.reach`), both in Arb; no floating-point bound, no XLA, no derivative of JAX.
 
 What is checked, for the functions, levels and boxes in the file:
 
     digests   every part is what it was when the certificate was written
+    statement its words are those that the numbers give
     local     f(x*) = 0; P is positive definite; P J + J'P is negative definite for all slopes J
               of f on a box around {W <= core}; Ẇ < 0 where core <= W <= level; {W <= level} in D
     core      V > c1 on D where W >= level
@@ -24,8 +28,10 @@ from flint import arb, arb_mat, ctx
 
 from lyapjax.ball import BITS, balls
 from lyapjax.certificate import BOXES, PARTS, Certificate, digests, inexact, read_program
+from lyapjax.domains import Ball, Box
 from lyapjax.jets import Jet, add, constant, evaluate_jets, mul, square, sub, variable
 from lyapjax.local import reach
+from lyapjax.obligations import claimed
 from lyapjax.proving import Verdict
 
 MAX_DEPTH = 12
@@ -153,7 +159,7 @@ def _is_definite(matrix: arb_mat) -> bool:
     return True
 
 
-class _Claim:
+class Claim:
     """The numbers and functions of a certificate, as exact balls."""
 
     def __init__(self, document: dict):
@@ -174,6 +180,15 @@ class _Claim:
         local = document["local"]
         self.P = inexact(local["P"])
         self.level, self.core = (float.fromhex(local[key]) for key in ("level", "core"))
+
+    @property
+    def statement(self) -> str:
+        """What the numbers claim, in words."""
+        if self.is_ball:
+            domain = Ball(float(self.radius), tuple(self.centre.tolist()))
+        else:
+            domain = Box(tuple(self.lo.tolist()), tuple(self.hi.tolist()))
+        return claimed(self.c2, domain, self.x)
 
     def coordinates(self, x, order: int) -> list[Jet]:
         """x as jets."""
@@ -235,7 +250,7 @@ class _Claim:
         return self.is_ball and bool(_mean_value(self.gauge, lo, hi) > 0)
 
 
-def _local(claim: _Claim, boxes, deadline: float) -> int:
+def _local(claim: Claim, boxes, deadline: float) -> int:
     """The ellipsoid converges to the equilibrium."""
     f = evaluate_jets(claim.f, balls(claim.x).tolist(), 1)[0]
     if not all(jet.value == 0 for jet in f):
@@ -277,7 +292,7 @@ def _local(claim: _Claim, boxes, deadline: float) -> int:
     return _check("local", *boxes, holds, deadline)
 
 
-def _core(claim: _Claim, boxes, deadline: float) -> int:
+def _core(claim: Claim, boxes, deadline: float) -> int:
     """{V <= c1} lies in the ellipsoid."""
     if not is_covered(claim.lo, claim.hi, *boxes):
         raise _Failed("core: the boxes do not cover the domain")
@@ -290,7 +305,7 @@ def _core(claim: _Claim, boxes, deadline: float) -> int:
     return _check("core", *boxes, holds, deadline)
 
 
-def _boundary(claim: _Claim, boxes, deadline: float) -> int:
+def _boundary(claim: Claim, boxes, deadline: float) -> int:
     """The level set stays inside."""
     faces = [(claim.lo, claim.hi)]
     if not claim.is_ball:
@@ -314,7 +329,7 @@ def _boundary(claim: _Claim, boxes, deadline: float) -> int:
     return _check("boundary", *boxes, holds, deadline)
 
 
-def _shell(claim: _Claim, boxes, deadline: float) -> int:
+def _shell(claim: Claim, boxes, deadline: float) -> int:
     """V falls between the levels."""
     if claim.c1 >= claim.c2:
         return 0  # then {V <= c2} lies in the ellipsoid
@@ -367,7 +382,9 @@ def replay(proof, *, max_seconds: float = 600.0, callback_fn=None) -> Replay:
     verdict, reason, count = Verdict.PROVED, "", 0
     try:
         _check_digests(found)
-        claim = _Claim(found.document)
+        claim = Claim(found.document)
+        if found.statement != claim.statement:
+            raise _Failed(f"statement: the numbers say: {claim.statement}")
         for name, check in OBLIGATIONS.items():
             number = check(claim, found.boxes[name], start + max_seconds)
             count += number

@@ -68,6 +68,19 @@ def test_what_is_nearly_a_point_is_not_taken_for_either():
             assert found.status == Status.STALLED
 
 
+def test_discs_that_touch_far_away_are_never_proved_empty():
+    # Exact in binary: centres 2 r apart, one common point. Moving them to the origin would round.
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        center = np.round(rng.uniform(-1e6, 1e6, 2) * 2**20) / 2**20
+        radius = 2.0 ** rng.integers(-3, 4)
+        ball = chebyshev.norm_ball(np.eye(2), radius, center)
+        found = chebyshev.feasibility(
+            ball & chebyshev.norm_ball(np.eye(2), radius, center + np.array([2 * radius, 0]))
+        )
+        assert not found.proved
+
+
 def test_parallel_slabs_that_contradict_are_empty_though_nothing_bounds_the_rest():
     sets = chebyshev.slab([1.0, 0.0], 0.0, 1.0) & chebyshev.slab([1.0, 0.0], 2.0, 3.0)
     found = chebyshev.feasibility(sets)

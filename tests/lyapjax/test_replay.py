@@ -13,7 +13,7 @@ import lyapjax as ly
 from lyapjax.ball import balls
 from lyapjax.certificate import digests, exact, inexact, read_program, write_program
 from lyapjax.jets import evaluate_jets
-from lyapjax.replay import is_covered
+from lyapjax.replay import Claim, is_covered
 
 P = jnp.array([[1.5, -0.5], [-0.5, 1.0]])
 
@@ -92,10 +92,12 @@ def test_any_changed_number_or_box_is_noticed_and_named(proof):
 
 
 def forged(proof, change) -> ly.Replay:
-    """A replay after a change whose author has also corrected the digests."""
+    """A replay after a change whose author has also corrected the digests and the words."""
     document = copy.deepcopy(proof.document)
     boxes = {key: (lo.copy(), hi.copy()) for key, (lo, hi) in proof.boxes.items()}
     change(document, boxes)
+    if document["statement"] == proof.document["statement"]:
+        document["statement"] = Claim(document).statement
     document["digests"] = digests(document, boxes)
     return ly.replay(ly.Certificate(document, boxes), max_seconds=20)
 
@@ -132,6 +134,9 @@ def test_forgeries_with_honest_digests_fail_at_the_obligation_they_break(proof):
     def enlarge_the_domain(document, boxes):
         document["domain"]["numbers"] = exact(1.1 * inexact(document["domain"]["numbers"]))
 
+    def exaggerate(document, boxes):
+        document["statement"] = "every trajectory from everywhere tends to [0.0, 0.0]"
+
     def drop(name):
         def change(document, boxes):
             lo, hi = boxes[name]
@@ -148,6 +153,7 @@ def test_forgeries_with_honest_digests_fail_at_the_obligation_they_break(proof):
         return change
 
     expected = {
+        exaggerate: "statement: the numbers say",
         raise_c2: "boundary: |shell: ",
         lower_c1_below_everything: "shell: ",
         raise_c1: "core: ",
