@@ -22,6 +22,8 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     obligations     verify: the whole proof; verify_shell: the paper's own statement
     certificate     a proof as a file
     jets, replay    replay: the file checked again in ball arithmetic
+    polynomials     Polynomial; Taylor polynomials of JAX functions
+    sos             sos: Lyapunov functions by sums of squares, the classical baseline
     smt, dreal      smt2, dreal.check: the same statements for dReal
 """
 
@@ -54,10 +56,12 @@ from lyapjax.networks import (
 )
 from lyapjax.objective import Recipe
 from lyapjax.obligations import Verification, verify, verify_shell
+from lyapjax.polynomials import Polynomial
 from lyapjax.program import Program, trace
 from lyapjax.proving import Proof, Verdict, prove
 from lyapjax.replay import Replay, replay
 from lyapjax.smt import smt2
+from lyapjax.sos import SumOfSquares, sos
 from lyapjax.synthesis import Result, synthesize
 from lyapjax.system import System
 
@@ -72,6 +76,7 @@ __all__ = [
     "LearnerStatus",
     "LinearController",
     "LocalCertificate",
+    "Polynomial",
     "Program",
     "Proof",
     "Recipe",
@@ -80,6 +85,7 @@ __all__ = [
     "Result",
     "SaturatedController",
     "StructuredLyapunov",
+    "SumOfSquares",
     "System",
     "TanhController",
     "TanhLyapunov",
@@ -102,6 +108,7 @@ __all__ = [
     "quadratic_lyapunov",
     "replay",
     "smt2",
+    "sos",
     "synthesize",
     "systems",
     "trace",
