@@ -81,6 +81,10 @@ class Ball:
         """At most 1 inside D, 1 on its boundary."""
         return jnp.linalg.norm(x - jnp.asarray(self.centre), axis=-1) / self.radius
 
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether a point lies in the interior of D."""
+        return math.dist(self.centre, np.asarray(x).tolist()) < self.radius
+
     def project(self, x: Array) -> Array:
         """The point of D closest to x."""
         away = x - jnp.asarray(self.centre)
@@ -167,6 +171,10 @@ class Box:
     def gauge(self, x: Array) -> Array:
         """At most 1 inside D, 1 on its boundary."""
         return jnp.max(jnp.abs(x - jnp.asarray(self.centre)) / self._half(), axis=-1)
+
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether a point lies in the interior of D."""
+        return all(a < v < b for a, v, b in zip(self.lo, np.asarray(x).tolist(), self.hi))
 
     def project(self, x: Array) -> Array:
         """The point of D closest to x."""
