@@ -27,6 +27,14 @@ def real_tuple(name: str, value, length: int | None = None) -> tuple[float, ...]
     return tuple(float(v) for v in array)
 
 
+def positive_numbers(**values: float) -> tuple[float, ...]:
+    """The values as positive floats, or a ValueError by name."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e300:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return tuple(float(value) for value in values.values())
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Ball:
