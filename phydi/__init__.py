@@ -12,6 +12,8 @@ Kronecker products for their kernels.
     convolution     PHConv
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
+    transformer     PHTransformer, a causal language model of any depth; generate: text from it
+    text            WikiText-2, Python's own sources, batches of text, language_loss
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
 """
 
@@ -31,9 +33,20 @@ from phydi.low_rank import Factors, compose, cyclic_factors, factorize, generic_
 from phydi.multiplication import Constant, Multiplication
 from phydi.products import kronecker_matmul
 from phydi.residual import Residual, ResidualStack, jacobian_spectrum
+from phydi.text import (
+    Corpus,
+    language_loss,
+    standard_library,
+    text_batches,
+    text_corpus,
+    wikitext2,
+)
+from phydi.transformer import DecodingCache, PHTransformer, generate
 
 __all__ = [
     "Constant",
+    "Corpus",
+    "DecodingCache",
     "Factors",
     "Multiplication",
     "PHConv",
@@ -41,6 +54,7 @@ __all__ = [
     "PHMLinear",
     "PHMLinearGeneral",
     "PHMultiHeadAttention",
+    "PHTransformer",
     "Residual",
     "ResidualStack",
     "compose",
@@ -48,6 +62,7 @@ __all__ = [
     "factorize",
     "from_real",
     "gaussian",
+    "generate",
     "generic_rank",
     "hypercomplex_product",
     "isometric",
@@ -55,9 +70,14 @@ __all__ = [
     "jacobian_spectrum",
     "kronecker_matmul",
     "kronecker_sum",
+    "language_loss",
     "materialize",
     "multiplication_tensor",
     "nearest_kronecker_sum",
     "released_algebra",
     "released_kernel",
+    "standard_library",
+    "text_batches",
+    "text_corpus",
+    "wikitext2",
 ]
