@@ -13,10 +13,22 @@ Kronecker products for their kernels.
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
+    optimizers      the released recipes: SGD, Adagrad, and a learning rate for α
+    batches         shuffled by a key; prepared by a thread
+    steps           one step of training any flax module; evaluation
+    training        fit: epochs, checkpoints, records, targets
+    checkpoints     what a run leaves on disk
 """
 
 from phydi.algebra import hypercomplex_product, kronecker_sum, multiplication_tensor
 from phydi.attention import PHMLinearGeneral, PHMultiHeadAttention
+from phydi.batches import ordered_batches, prefetch, shuffled_batches
+from phydi.checkpoints import (
+    read_records,
+    restore_checkpoint,
+    save_checkpoint,
+    tensorboard_callback,
+)
 from phydi.convolution import PHConv
 from phydi.deployment import from_real, materialize, nearest_kronecker_sum
 from phydi.initialisation import (
@@ -29,12 +41,16 @@ from phydi.initialisation import (
 from phydi.layers import PHMEmbed, PHMLinear
 from phydi.low_rank import Factors, compose, cyclic_factors, factorize, generic_rank
 from phydi.multiplication import Constant, Multiplication
+from phydi.optimizers import adagrad, sgd
 from phydi.products import kronecker_matmul
 from phydi.residual import Residual, ResidualStack, jacobian_spectrum
+from phydi.steps import TrainState, classification_loss, evaluate, make_step
+from phydi.training import Fitted, fit
 
 __all__ = [
     "Constant",
     "Factors",
+    "Fitted",
     "Multiplication",
     "PHConv",
     "PHMEmbed",
@@ -43,9 +59,14 @@ __all__ = [
     "PHMultiHeadAttention",
     "Residual",
     "ResidualStack",
+    "TrainState",
+    "adagrad",
+    "classification_loss",
     "compose",
     "cyclic_factors",
+    "evaluate",
     "factorize",
+    "fit",
     "from_real",
     "gaussian",
     "generic_rank",
@@ -55,9 +76,18 @@ __all__ = [
     "jacobian_spectrum",
     "kronecker_matmul",
     "kronecker_sum",
+    "make_step",
     "materialize",
     "multiplication_tensor",
     "nearest_kronecker_sum",
+    "ordered_batches",
+    "prefetch",
+    "read_records",
     "released_algebra",
     "released_kernel",
+    "restore_checkpoint",
+    "save_checkpoint",
+    "sgd",
+    "shuffled_batches",
+    "tensorboard_callback",
 ]
