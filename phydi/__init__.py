@@ -12,11 +12,25 @@ Kronecker products for their kernels.
     convolution     PHConv
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
+    transformer     PHTransformer, a causal language model of any depth; generate: text from it
+    text            WikiText-2, Python's own sources, batches of text, language_loss
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
+    optimizers      the released recipes: SGD, Adagrad, and a learning rate for α
+    batches         shuffled by a key; prepared by a thread
+    steps           one step of training any flax module; evaluation
+    training        fit: epochs, checkpoints, records, targets
+    checkpoints     what a run leaves on disk
 """
 
 from phydi.algebra import hypercomplex_product, kronecker_sum, multiplication_tensor
 from phydi.attention import PHMLinearGeneral, PHMultiHeadAttention
+from phydi.batches import ordered_batches, prefetch, shuffled_batches
+from phydi.checkpoints import (
+    read_records,
+    restore_checkpoint,
+    save_checkpoint,
+    tensorboard_callback,
+)
 from phydi.convolution import PHConv
 from phydi.deployment import from_real, materialize, nearest_kronecker_sum
 from phydi.initialisation import (
@@ -29,25 +43,47 @@ from phydi.initialisation import (
 from phydi.layers import PHMEmbed, PHMLinear
 from phydi.low_rank import Factors, compose, cyclic_factors, factorize, generic_rank
 from phydi.multiplication import Constant, Multiplication
+from phydi.optimizers import adagrad, sgd
 from phydi.products import kronecker_matmul
 from phydi.residual import Residual, ResidualStack, jacobian_spectrum
+from phydi.steps import TrainState, classification_loss, evaluate, make_step
+from phydi.text import (
+    Corpus,
+    language_loss,
+    standard_library,
+    text_batches,
+    text_corpus,
+    wikitext2,
+)
+from phydi.training import Fitted, fit
+from phydi.transformer import DecodingCache, PHTransformer, generate
 
 __all__ = [
     "Constant",
+    "Corpus",
+    "DecodingCache",
     "Factors",
+    "Fitted",
     "Multiplication",
     "PHConv",
     "PHMEmbed",
     "PHMLinear",
     "PHMLinearGeneral",
     "PHMultiHeadAttention",
+    "PHTransformer",
     "Residual",
     "ResidualStack",
+    "TrainState",
+    "adagrad",
+    "classification_loss",
     "compose",
     "cyclic_factors",
+    "evaluate",
     "factorize",
+    "fit",
     "from_real",
     "gaussian",
+    "generate",
     "generic_rank",
     "hypercomplex_product",
     "isometric",
@@ -55,9 +91,23 @@ __all__ = [
     "jacobian_spectrum",
     "kronecker_matmul",
     "kronecker_sum",
+    "language_loss",
+    "make_step",
     "materialize",
     "multiplication_tensor",
     "nearest_kronecker_sum",
+    "ordered_batches",
+    "prefetch",
+    "read_records",
     "released_algebra",
     "released_kernel",
+    "restore_checkpoint",
+    "save_checkpoint",
+    "sgd",
+    "shuffled_batches",
+    "standard_library",
+    "tensorboard_callback",
+    "text_batches",
+    "text_corpus",
+    "wikitext2",
 ]

@@ -14,7 +14,7 @@ from phydi.attention import PHMLinearGeneral, PHMultiHeadAttention
 from phydi.checking import as_floating, check_divides
 from phydi.convolution import PHConv
 from phydi.layers import PHMEmbed, PHMLinear
-from phydi.residual import ResidualStack, submodules
+from phydi.residual import Stack, submodules
 
 _PROJECTIONS = ("query", "key", "value", "out")
 
@@ -95,7 +95,7 @@ def _plain(module):
 
 def _replace(module, made: dict) -> None:
     """Replace what is hypercomplex within, in place; `made`: by id, what was visited before."""
-    if isinstance(module, ResidualStack):
+    if isinstance(module, Stack):
         module.blocks = nnx.vmap(materialize, in_axes=0, out_axes=0)(module.blocks)
         return
     # nnx.List and nnx.Dict are modules, too.
@@ -157,7 +157,7 @@ def materialize(model):
         return plain
     _replace(model, {})
     left = [m for m in submodules(model) if isinstance(m, PHMLinear | PHConv | PHMEmbed)]
-    if left and not any(isinstance(m, ResidualStack) for m in submodules(model)):
+    if left and not any(isinstance(m, Stack) for m in submodules(model)):
         raise ValueError(
             f"model: a {type(left[0]).__name__} is where it cannot be replaced (in a tuple?); "
             f"hold layers in attributes, nnx.List or nnx.Dict"

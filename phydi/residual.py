@@ -140,13 +140,67 @@ class Residual(nnx.Module):
         return add(x, change.astype(x.dtype))
 
 
-class ResidualStack(nnx.Module):
+class Stack(nnx.Module):
+    """Layers of one kind in a row, their parameters stacked and scanned over.
+
+        x_(j+1) = block_j(x_j),      j = 0 … depth - 1
+
+    The compiled program has one block, whatever the depth. With `remat` the backward pass computes
+    each block again and keeps only its input, and the kernels H, which no step builds twice.
+
+    Args:
+      make_block: `(rngs) -> block`.
+      depth: the number of blocks.
+      remat: whether to compute the blocks again in the backward pass rather than to keep them.
+      rngs: flax's random keys, split for the blocks.
+
+    Attributes:
+      blocks: a block whose parameters have a leading axis of `depth`.
+    """
+
+    def __init__(self, make_block: Callable, depth: int, *, remat: bool = False, rngs: nnx.Rngs):
+        self.depth = check_positive_integer("depth", depth)
+        self.remat = remat
+        make = nnx.split_rngs(splits=depth)(nnx.vmap(make_block, in_axes=0, out_axes=0))
+        self.blocks = make(rngs)
+
+    def __call__(self, x: Array, *args) -> Array:
+        """Apply the blocks one after the other; further arguments go to each of them."""
+        return self.scan(lambda block, x, _: (block(x, *args), None), x)[0]
+
+    def scan(self, apply_fn: Callable, x: Array, xs=None) -> tuple:
+        """x after `x, y = apply_fn(block, x, xs[j])` for one block after the other, and all y."""
+
+        # By jax.lax.scan, for nnx.scan refuses a stack that a caller's jax.grad closes over.
+        fixed = (nnx.Param, Constant)
+        graph, parameters, state = nnx.split(self.blocks, fixed, ...)
+
+        def apply(x, layer):
+            parameters, state, item = layer
+            before = jax.tree.leaves(state)  # merging may not copy
+            block = nnx.merge(graph, parameters, state)
+            x, y = apply_fn(block, x, item)
+            after = nnx.split(block, fixed, ...)[2]
+            # What nothing has changed is not written: the caller may not be allowed to.
+            pairs = zip(before, jax.tree.leaves(after))
+            return x, (None if all(a is b for a, b in pairs) else after, y)
+
+        if self.remat:
+            policy = jax.checkpoint_policies.save_only_these_names(KERNEL_NAME)
+            apply = jax.checkpoint(apply, prevent_cse=False, policy=policy)
+        x, (state, ys) = jax.lax.scan(apply, x, (parameters, state, xs))
+        # Counters of dropout keys and statistics of batches move on, if there are any.
+        if state is not None:
+            nnx.update(self.blocks, state)
+        return x, ys
+
+
+class ResidualStack(Stack):
     """Residual blocks in a row, their parameters stacked and scanned over.
 
         x_(j+1) = x_j + α_j block_j(x_j),      j = 0 … depth - 1
 
-    The compiled program has one block, whatever the depth. With `remat` the backward pass computes
-    each block again and keeps only its input, and the kernels H, which no step builds twice.
+    A `Stack` of `Residual`s: its compiled program has one block, whatever the depth.
 
     Args:
       make_block: `(rngs) -> block`.
@@ -176,35 +230,10 @@ class ResidualStack(nnx.Module):
         remat: bool = False,
         rngs: nnx.Rngs,
     ):
-        self.depth = check_positive_integer("depth", depth)
-        self.remat = remat
-
-        @nnx.split_rngs(splits=depth)
-        @nnx.vmap(in_axes=0, out_axes=0)
         def make(rngs):
             return Residual(make_block(rngs), init=init, depth=depth)
 
-        self.blocks = make(rngs)
-
-    def __call__(self, x: Array, *args) -> Array:
-        """Apply the blocks one after the other; further arguments go to each of them."""
-
-        # By jax.lax.scan, for nnx.scan refuses a stack that a caller's jax.grad closes over.
-        fixed = (nnx.Param, Constant)
-        graph, parameters, state = nnx.split(self.blocks, fixed, ...)
-
-        def apply(x, layer):
-            block = nnx.merge(graph, *layer)
-            return block(x, *args), nnx.split(block, fixed, ...)[2]
-
-        if self.remat:
-            policy = jax.checkpoint_policies.save_only_these_names(KERNEL_NAME)
-            apply = jax.checkpoint(apply, prevent_cse=False, policy=policy)
-        y, state = jax.lax.scan(apply, x, (parameters, state))
-        # Counters of dropout keys and statistics of batches move on, if there are any.
-        if jax.tree.leaves(state):
-            nnx.update(self.blocks, state)
-        return y
+        super().__init__(make, depth, remat=remat, rngs=rngs)
 
 
 def jacobian_spectrum(model_fn: Callable, x) -> Array:
