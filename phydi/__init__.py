@@ -12,7 +12,9 @@ Kronecker products for their kernels.
     convolution     PHConv
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
+    resnet          PHResNet, 18 to 152 layers; its numbers of parameters
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
+    images          CIFAR-10, folders of pictures, digits
     optimizers      the released recipes: SGD, Adagrad, and a learning rate for α
     batches         shuffled by a key; prepared by a thread
     steps           one step of training any flax module; evaluation
@@ -31,6 +33,7 @@ from phydi.checkpoints import (
 )
 from phydi.convolution import PHConv
 from phydi.deployment import from_real, materialize, nearest_kronecker_sum
+from phydi.images import Images, cifar10, digits, image_folder, prepare
 from phydi.initialisation import (
     gaussian,
     isometric,
@@ -44,6 +47,7 @@ from phydi.multiplication import Constant, Multiplication
 from phydi.optimizers import adagrad, sgd
 from phydi.products import kronecker_matmul
 from phydi.residual import Residual, ResidualStack, jacobian_spectrum
+from phydi.resnet import PHResNet, count_parameters
 from phydi.steps import TrainState, classification_loss, evaluate, make_step
 from phydi.training import Fitted, fit
 
@@ -51,19 +55,24 @@ __all__ = [
     "Constant",
     "Factors",
     "Fitted",
+    "Images",
     "Multiplication",
     "PHConv",
     "PHMEmbed",
     "PHMLinear",
     "PHMLinearGeneral",
     "PHMultiHeadAttention",
+    "PHResNet",
     "Residual",
     "ResidualStack",
     "TrainState",
     "adagrad",
+    "cifar10",
     "classification_loss",
     "compose",
+    "count_parameters",
     "cyclic_factors",
+    "digits",
     "evaluate",
     "factorize",
     "fit",
@@ -71,6 +80,7 @@ __all__ = [
     "gaussian",
     "generic_rank",
     "hypercomplex_product",
+    "image_folder",
     "isometric",
     "isometric_factors",
     "jacobian_spectrum",
@@ -82,6 +92,7 @@ __all__ = [
     "nearest_kronecker_sum",
     "ordered_batches",
     "prefetch",
+    "prepare",
     "read_records",
     "released_algebra",
     "released_kernel",
