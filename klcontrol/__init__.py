@@ -11,6 +11,7 @@ Describe the chain, its costs and the temperature with `Problem`.
     aggregation      its multilevel preconditioner
     implicit         derivatives
     certificate      bounds on λ* and ρ* that hold in spite of rounding; certify
+    enclosure        bounds on Φ and z*, state by state; enclose
     solver           solve
     policies         the cost of any policy, rollouts
     horizon          finite horizons, the policy of a value function
@@ -41,6 +42,7 @@ from klcontrol.analysis import (
 from klcontrol.baselines import QRun, QState, q_init, q_learning, q_step
 from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
+from klcontrol.enclosure import Enclosure, enclose
 from klcontrol.horizon import finite_horizon, optimal_policy
 from klcontrol.learning import (
     Algorithm,
@@ -62,6 +64,7 @@ __all__ = [
     "AliasTable",
     "Certificate",
     "Condition",
+    "Enclosure",
     "Estimate",
     "LearnerState",
     "Linearisation",
@@ -88,6 +91,7 @@ __all__ = [
     "detailed_balance",
     "differential",
     "drift",
+    "enclose",
     "examples",
     "finite_horizon",
     "flow",
