@@ -19,30 +19,27 @@ Describe the chain, its costs and the temperature with `Problem`.
     sampling         alias tables, a counter-based generator
     simulation       whole runs of many chains
     baselines        Q-learning
-    analysis         the ODE behind KL-learning, its stability, Proposition 3.8
+    analysis         the ODE behind KL-learning, invariant laws, detailed balance
+    equilibrium      its linearisation and stability, Proposition 3.8
     counterexample   Conjecture 3.9 refuted in exact arithmetic
     examples         closed forms, gridworlds, random chains, graphs
     worlds           a pendulum on a grid
 """
 
 from klcontrol import counterexample, examples, worlds
-from klcontrol.analysis import (
-    Condition,
-    Linearisation,
-    Stability,
-    controlled_law,
-    detailed_balance,
-    drift,
-    flow,
-    invariant_law,
-    linearisation,
-    stability,
-    sufficient_conditions,
-)
+from klcontrol.analysis import controlled_law, detailed_balance, drift, flow, invariant_law
 from klcontrol.baselines import QRun, QState, q_init, q_learning, q_step
 from klcontrol.certificate import Certificate, certify
 from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
 from klcontrol.enclosure import Enclosure, enclose
+from klcontrol.equilibrium import (
+    Condition,
+    Linearisation,
+    Stability,
+    linearisation,
+    stability,
+    sufficient_conditions,
+)
 from klcontrol.horizon import finite_horizon, optimal_policy
 from klcontrol.learning import (
     Algorithm,
