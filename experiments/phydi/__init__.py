@@ -1,3 +1,3 @@
-"""Experiments of `phydi`: how long a deep stack stays near an isometry."""
+"""Experiments of `phydi`: how deep stacks learn, and how long language models take."""
 
-EXPERIMENTS = ("identity",)
+EXPERIMENTS = ("identity", "figure4")
