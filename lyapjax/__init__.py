@@ -17,11 +17,18 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     enclosure       enclose: sound interval bounds of any JAX function
     bounds          slopes and the mean value form
     ball            evaluate_balls: the same program in ball arithmetic
+    compiled        these bounds as compiled code, for batches of boxes
+    statements      what is to be proved, read by one program; functions traced once
     proving         prove: an inequality on a region, by branch and bound
+    regions         domains as a proof sees them, volumes
+    admissible      what no proof can be made of
     local           the ellipsoid around the equilibrium
-    obligations     verify: the whole proof; verify_shell: the paper's own statement
+    obligations     verify: the whole proof
+    shells          verify_shell: the paper's own statement
     certificate     a proof as a file
     jets, replay    replay: the file checked again in ball arithmetic
+    polynomials     Polynomial; Taylor polynomials of JAX functions
+    sos             sos: Lyapunov functions by sums of squares, the classical baseline
     smt, dreal      smt2, dreal.check: the same statements for dReal
 """
 
@@ -53,11 +60,14 @@ from lyapjax.networks import (
     quadratic_lyapunov,
 )
 from lyapjax.objective import Recipe
-from lyapjax.obligations import Verification, verify, verify_shell
+from lyapjax.obligations import Verification, verify
+from lyapjax.polynomials import Polynomial
 from lyapjax.program import Program, trace
 from lyapjax.proving import Proof, Verdict, prove
 from lyapjax.replay import Replay, replay
+from lyapjax.shells import verify_shell
 from lyapjax.smt import smt2
+from lyapjax.sos import SumOfSquares, sos
 from lyapjax.synthesis import Result, synthesize
 from lyapjax.system import System
 
@@ -72,6 +82,7 @@ __all__ = [
     "LearnerStatus",
     "LinearController",
     "LocalCertificate",
+    "Polynomial",
     "Program",
     "Proof",
     "Recipe",
@@ -80,6 +91,7 @@ __all__ = [
     "Result",
     "SaturatedController",
     "StructuredLyapunov",
+    "SumOfSquares",
     "System",
     "TanhController",
     "TanhLyapunov",
@@ -102,6 +114,7 @@ __all__ = [
     "quadratic_lyapunov",
     "replay",
     "smt2",
+    "sos",
     "synthesize",
     "systems",
     "trace",

@@ -81,7 +81,9 @@ def moved(step, shapes, parts):
         parts = [ia.same(z, 0.0) if g is None else g for g, z in zip(parts, zeros)]
         batch = max((g.lo.shape[len(s) :] for g, s in zip(parts, shapes)), key=len)
         if batch:
-            parts = [lift(g, len(s), len(s) + 1) for g, s in zip(parts, shapes)]
+            parts = [lift(g, len(s), len(s) + len(batch)) for g, s in zip(parts, shapes)]
+            tails = [np.shape(g.lo)[len(s) :] for g, s in zip(parts, shapes)]
+            batch = np.broadcast_shapes(*tails)
             parts = [spread(g, (*s, *batch)) for g, s in zip(parts, shapes)]
     found = each(lambda arrays: move(step, shapes, arrays), parts)
     return None if _known(found, 0.0) else found
@@ -158,7 +160,7 @@ def whole_product(step, shape, a: Range, g: Range | None) -> Range | None:
 
 
 def slope(step, shapes, values, value, grads):
-    """One partial derivative of a step from those of its inputs, None for 0."""
+    """The partial derivatives of a step from those of its inputs, None for 0."""
     op, shape = step.op, step.shape
     if op == "indicator":
         return _jump(values[0])
@@ -209,24 +211,23 @@ def slope(step, shapes, values, value, grads):
 def evaluate_slopes(program: Program, constants, x: Range):
     """All steps for one batched input (n, batch): outputs, their partial derivatives, undefined.
 
-    The derivatives of an output are n intervals, or None for those known to be 0.
+    The derivatives of a step are one range of its shape followed by (n, batch), all coordinates at
+    once (either may be 1 where nothing changes along it), or None if they are known to be 0.
     """
     n = x.lo.shape[0]
+    unit = ia.same(np.eye(n)[..., None], 0.0)
     known, grads, bad = [], [], False
     for step in program.steps:
-        value = leaf(constants, [x], step)
-        here = [None] * n
+        value, here = leaf(constants, [x], step), None
         if step.op == "input":
-            here = [ia.same(e, 0.0) for e in np.eye(n)]
+            here = unit
         elif value is None:
             shapes = [program.steps[i].shape for i in step.inputs]
             values = [known[i] for i in step.inputs]
             wrong = undefined(step, shapes, values)
             bad = bad if wrong is None else bad | wrong
             value = read(step, shapes, values, divisor_size(program, step, values))
-            for i in range(n):
-                parts = [grads[k][i] for k in step.inputs]
-                here[i] = slope(step, shapes, values, value, parts)
+            here = slope(step, shapes, values, value, [grads[k] for k in step.inputs])
         known.append(value)
         grads.append(here)
     outputs = program.outputs
@@ -241,65 +242,56 @@ def _jump(which: Range) -> Range | None:
     return Range(jnp.where(unknown, -ia.INF, 0.0), jnp.where(unknown, ia.INF, 0.0))
 
 
-def best_centre(lo, hi, grads):
-    """Baumann's centre for the upper bound: where the two ends of the mean value form agree."""
-    found = []
-    for i, g in enumerate(grads):
-        low, high = lo[i], hi[i]
-        if g is None:
-            found.append(0.5 * low + 0.5 * high)
-            continue
-        below, above = jnp.minimum(g.lo, 0.0), jnp.maximum(g.hi, 0.0)
-        width = above - below
-        weight = jnp.where(
-            (width > 0) & (width <= ia.MAX), above / jnp.where(width > 0, width, 1), 0.5
-        )
-        weight = jnp.clip(weight, 0.0, 1.0)
-        # Any point of the box will do; rounding must not leave it.
-        found.append(jnp.clip(low + weight * (high - low), low, high))
-    return jnp.stack(found)
+def best_centre(lo, hi, slopes):
+    """Baumann's centre for the upper bound: where the two ends of the mean value form agree.
+
+    `slopes` holds the ends of the partial derivatives, (n, batch) each.
+    """
+    below, above = jnp.minimum(slopes[0], 0.0), jnp.maximum(slopes[1], 0.0)
+    width = above - below
+    good = (width > 0) & (width <= ia.MAX)
+    weight = jnp.where(good, above / jnp.where(good, width, 1.0), 0.5)
+    # Any point of the box will do; rounding must not leave it.
+    return jnp.clip(lo + jnp.clip(weight, 0.0, 1.0) * (hi - lo), lo, hi)
 
 
-def mean_value(value: Range, grads, centre, x: Range) -> Range:
+def mean_value(value: Range, slopes: Range, centre, x: Range) -> Range:
     """f(c) + Σ_i G_i (X_i - c_i), intersected with nothing yet."""
     pairs = []
-    for i, g in enumerate(grads):
-        if g is not None:
-            step = ia.rounded(x.lo[i] - centre[i], x.hi[i] - centre[i], x.size + 1)
-            pairs.append((g, step))
-    return ia.sum_of_products(pairs, value) if pairs else value
+    for i in range(x.lo.shape[0]):
+        step = ia.rounded(x.lo[i] - centre[i], x.hi[i] - centre[i], x.size + 1)
+        pairs.append((slopes._replace(lo=slopes.lo[i], hi=slopes.hi[i]), step))
+    return ia.sum_of_products(pairs, value)
 
 
 def first_stage(program: Program, constants, x: Range):
-    """Plain bounds and slopes of every output over a batch of boxes, and the centres.
+    """Plain bounds (k, 2, batch) and slopes (k, 2, n, batch) of k outputs, and where undefined.
 
     The two stages are compiled apart: XLA would otherwise compute much of the first again inside
     the second, for each of its uses.
     """
     values, grads, bad = evaluate_slopes(program, constants, x)
-    shape = x.lo.shape[1:]
-    centre = best_centre(x.lo, x.hi, grads[0])
-    ends = tuple(tuple(spread(v, shape)[:2]) for v in values)
-    slopes = tuple(
-        tuple(None if g is None else tuple(spread(g, shape)[:2]) for g in row) for row in grads
-    )
-    return ends, slopes, centre, jnp.broadcast_to(bad, shape)
+    n, batch = x.lo.shape
+    ends = jnp.stack([jnp.stack(spread(v, (batch,))[:2]) for v in values])
+    zero = ia.same(np.zeros((n, batch)), 0.0)
+    rows = [zero if g is None else spread(g, (n, batch)) for g in grads]
+    slopes = jnp.stack([jnp.stack([jnp.asarray(v) for v in g[:2]]) for g in rows])
+    return ends, slopes, jnp.broadcast_to(bad, (batch,))
 
 
-def second_stage(program: Program, constants, x: Range, first):
-    """Bounds of every output, plain or mean value form, whichever is tighter.
+def second_stage(program: Program, constants, x: Range, first, centre):
+    """Bounds (k, 2, batch) of k outputs, plain or mean value form, whichever is tighter.
 
-    Returns them, the enclosures at the centres, and where the program may be undefined.
+    Also the enclosures at the centres, of the same shape, and where the program may be undefined.
     """
-    ends, slopes, centre, bad = first
+    ends, slopes, bad = first
     middle, worse = evaluate(program, constants, [Range(centre, centre, x.size)])
     bad = bad | worse
     found, centres = [], []
     for (lo, hi), row, value in zip(ends, slopes, middle):
-        grads = [None if g is None else Range(*g) for g in row]
         value = spread(value, bad.shape)
-        tight = mean_value(value, grads, centre, x)
+        tight = mean_value(value, Range(*row), centre, x)
         lower, upper = jnp.maximum(lo, tight.lo), jnp.minimum(hi, tight.hi)
-        found.append((jnp.where(bad, -ia.INF, lower), jnp.where(bad, ia.INF, upper)))
-        centres.append(value[:2])
-    return found, centres, bad
+        found.append(jnp.stack([jnp.where(bad, -ia.INF, lower), jnp.where(bad, ia.INF, upper)]))
+        centres.append(jnp.stack(value[:2]))
+    return jnp.stack(found), jnp.stack(centres), bad

@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lyapjax.domains import Ball, Box
-from lyapjax.local import quadratic, reach
+from lyapjax.local import reach, ring_prover
 from lyapjax.obligations import Verification
 from lyapjax.program import Program, Step, trace
-from lyapjax.proving import Verdict, prove
+from lyapjax.proving import Verdict
 
 FORMAT = "lyapjax certificate 1"
 PARTS = ("V", "f", "domain", "equilibrium", "levels", "local", "statement")
@@ -216,15 +216,9 @@ def _growth(f: Callable, x: np.ndarray, local) -> tuple[np.ndarray, np.ndarray]:
     """Boxes that prove Ẇ < 0 where core <= W <= level."""
     if local.level <= local.core:
         return np.zeros((0, len(x))), np.zeros((0, len(x)))
-    W, P = quadratic(local.P, x), jnp.asarray(local.P)
     half = reach(local.P, local.level)
-    ends = jnp.asarray([local.core]), jnp.asarray([local.level])
-    proof = prove(
-        lambda y: 2.0 * ((P @ (y - x)) @ f(y)),
-        np.nextafter(x - half, -np.inf),
-        np.nextafter(x + half, np.inf),
-        where_fn=lambda y: jnp.concatenate([ends[0] - W(y), W(y) - ends[1]]),
-    )
+    lo, hi = np.nextafter(x - half, -np.inf), np.nextafter(x + half, np.inf)
+    proof = ring_prover(f, x)(local.P, local.core, local.level, lo, hi)
     if not proof.proved:
         raise ValueError(f"verification: its local part was not proved again: {proof.reason}")
     return proof.lo, proof.hi

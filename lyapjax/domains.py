@@ -27,6 +27,14 @@ def real_tuple(name: str, value, length: int | None = None) -> tuple[float, ...]
     return tuple(float(v) for v in array)
 
 
+def positive_numbers(**values: float) -> tuple[float, ...]:
+    """The values as positive floats, or a ValueError by name."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e300:
+            raise ValueError(f"{name}: expected a positive number, got {value!r}")
+    return tuple(float(value) for value in values.values())
+
+
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class Ball:
@@ -80,6 +88,10 @@ class Ball:
     def gauge(self, x: Array) -> Array:
         """At most 1 inside D, 1 on its boundary."""
         return jnp.linalg.norm(x - jnp.asarray(self.centre), axis=-1) / self.radius
+
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether a point lies in the interior of D."""
+        return math.dist(self.centre, np.asarray(x).tolist()) < self.radius
 
     def project(self, x: Array) -> Array:
         """The point of D closest to x."""
@@ -167,6 +179,10 @@ class Box:
     def gauge(self, x: Array) -> Array:
         """At most 1 inside D, 1 on its boundary."""
         return jnp.max(jnp.abs(x - jnp.asarray(self.centre)) / self._half(), axis=-1)
+
+    def holds(self, x: np.ndarray) -> bool:
+        """Whether a point lies in the interior of D."""
+        return all(a < v < b for a, v, b in zip(self.lo, np.asarray(x).tolist(), self.hi))
 
     def project(self, x: Array) -> Array:
         """The point of D closest to x."""

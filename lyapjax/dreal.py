@@ -21,8 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lyapjax.proving import Verdict, refutes
+from lyapjax.proving import Verdict
 from lyapjax.smt import check_corners, smt2, statement
+from lyapjax.statements import refutes
 
 HELP = (
     "dReal was not found: neither its Python binding (pip install 'certax[dreal]'; it also needs "

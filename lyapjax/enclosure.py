@@ -34,7 +34,7 @@ ARITHMETIC = {
 
 
 def move(step, shapes, arrays):
-    """A step that only moves entries, on arrays that may have one more axis at the end.
+    """A step that only moves entries, on arrays that may have more axes at the end.
 
     NumPy arrays stay NumPy arrays, so that known zeros can be seen while tracing.
     """
@@ -44,15 +44,15 @@ def move(step, shapes, arrays):
     if step.op == "reshape":
         return x.reshape(step.shape + rest)
     if step.op == "broadcast":
-        axes = params[0] + ((len(step.shape),) if rest else ())
+        axes = params[0] + tuple(len(step.shape) + i for i in range(len(rest)))
         if known:
             sizes = [1] * len(step.shape)
             for axis, size in zip(params[0], x.shape):
                 sizes[axis] = size
-            return np.broadcast_to(x.reshape(sizes), step.shape)
+            return np.broadcast_to(x.reshape(*sizes, *rest), step.shape + rest)
         return jax.lax.broadcast_in_dim(x, step.shape + rest, axes)
     if step.op == "transpose":
-        return x.transpose(params[0] + ((rank,) if rest else ()))
+        return x.transpose(params[0] + tuple(range(rank, rank + len(rest))))
     if step.op == "slice":
         return x[tuple(slice(*bounds) for bounds in zip(*params))]
     if step.op == "rev":
@@ -66,11 +66,15 @@ def move(step, shapes, arrays):
 
 
 def lift(a: Range, rank: int, ndim: int) -> Range:
-    """A known array among batched ones: one more axis."""
-    if a.ndim != rank or ndim == rank or rank == 0:
+    """An array of fewer axes among those of more: new ones after the step's own."""
+    if a.ndim < rank or a.ndim >= ndim or rank == 0:
         return a
-    lo = a.lo[..., None]
-    return a._replace(lo=lo, hi=lo if a.is_point else a.hi[..., None])
+
+    def wider(x):
+        return x.reshape(x.shape[:rank] + (1,) * (ndim - a.ndim) + x.shape[rank:])
+
+    lo = wider(a.lo)
+    return a._replace(lo=lo, hi=lo if a.is_point else wider(a.hi))
 
 
 def spread(a: Range, shape) -> Range:
@@ -122,7 +126,7 @@ def truth(op: str, values: list[Range]) -> Range:
 def factors(shapes, step, a: Range, b: Range):
     """The factors of a dot as ranges, one pair for each k, that multiply to the result's shape."""
     lhs, rhs, lhs_batch, rhs_batch = step.params
-    batched = a.ndim > len(shapes[0]) or b.ndim > len(shapes[1])
+    most = max(v.ndim - len(s) for v, s in zip((a, b), shapes))
     pieces = []
     for value, shape, contracted, shared in (
         (a, shapes[0], lhs, lhs_batch),
@@ -134,12 +138,12 @@ def factors(shapes, step, a: Range, b: Range):
     rows = []
     for place, (value, shape, contracted, shared, free) in enumerate(pieces):
         rest = np.shape(value.lo)[len(shape) :]
-        order = [*contracted, *shared, *free] + [len(shape)] * len(rest)
+        order = [*contracted, *shared, *free, *range(len(shape), len(shape) + len(rest))]
         count = int(np.prod([shape[i] for i in contracted]))
         ones = [1] * num_free[1 - place]
         outer = [shape[i] for i in free]
         outer = [*outer, *ones] if place == 0 else [*ones, *outer]
-        tail = [*rest] if rest or not batched else [1]
+        tail = [1] * (most - len(rest)) + [*rest]
         sizes = [count, *(shape[i] for i in shared), *outer, *tail]
         rows.append(each(lambda x, o=order, s=sizes: x[0].transpose(o).reshape(s), [value]))
     for k in range(count):
@@ -150,29 +154,29 @@ def dot(step, shapes, a: Range, b: Range) -> Range:
     """Σ_k a_k b_k: products written out, or midpoints and radii with matrix products."""
     count = int(np.prod([shapes[0][i] for i in step.params[0]]))
     if count > MAX_UNROLLED:
-        batched = a.ndim > len(shapes[0]) or b.ndim > len(shapes[1])
-        return long_dot(step, shapes, a, b, count, batched)
+        return long_dot(step, shapes, a, b, count)
     if count == 0:
         return ia.same(np.zeros(step.shape), 0.0)
     return ia.sum_of_products(list(factors(shapes, step, a, b)))
 
 
-def long_dot(step, shapes, a: Range, b: Range, count: int, batched: bool) -> Range:
+def long_dot(step, shapes, a: Range, b: Range, count: int) -> Range:
     """A long contraction: |a b - A B| <= |A| s + r (|B| + s), A, B midpoints and r, s radii.
 
     An unbounded entry has the midpoint NaN, which no product forgets; it becomes the whole line.
     """
     lhs, rhs, lhs_batch, rhs_batch = step.params
-    letters = iter("abcdefghijklmnopqrstuvwxy")
+    letters = iter("abcdefghijklmnopqrstuvwx")
     names = [[next(letters) for _ in shapes[0]], [next(letters) for _ in shapes[1]]]
     for i, j in [*zip(lhs, rhs), *zip(lhs_batch, rhs_batch)]:
         names[1][j] = names[0][i]
     out = [names[0][i] for i in lhs_batch]
     out += [s for i, s in enumerate(names[0]) if i not in lhs + lhs_batch]
     out += [s for i, s in enumerate(names[1]) if i not in rhs + rhs_batch]
-    last = ["z" if v.ndim > len(s) else "" for v, s in zip((a, b), shapes)]
+    # The batch is z; y, the coordinate of a derivative, comes before it.
+    last = ["yz"[2 - (v.ndim - len(s)) :] for v, s in zip((a, b), shapes)]
     form = "".join(names[0]) + last[0] + "," + "".join(names[1]) + last[1]
-    form += "->" + "".join(out) + ("z" if batched else "")
+    form += "->" + "".join(out) + max(last, key=len)
 
     def product(p, q):
         return jnp.einsum(form, p, q, precision=jax.lax.Precision.HIGHEST)

@@ -168,8 +168,15 @@ def initialise(
         raise ValueError(f"start: expected 'lqr' or 'random', got {start!r}")
     if not isinstance(system, System):
         raise ValueError(f"system: expected a System, got {type(system).__name__}")
-    regulator, domain = regulator_of(system), system.domain
+    P, K = jnp.asarray(regulator_of(system).P), jnp.asarray(regulator_of(system).K)
+    return _initialise(key, system, recipe, P, K, random=start == "random")
+
+
+@partial(jax.jit, static_argnames=("random",))
+def _initialise(key, system: System, recipe: Recipe, P, K, *, random: bool) -> LearnerState:
+    """`initialise`, compiled as one: its single operations would take seconds to compile."""
     n, m = system.state_dim, system.control_dim
+    domain = system.domain
     at = np.asarray(system.equilibrium[0])
     half = (np.asarray(domain.hi) - np.asarray(domain.lo)) / 2
     next_key, *keys = jax.random.split(key, 5 + 2 * len(recipe.hidden))
@@ -180,8 +187,7 @@ def initialise(
         biases.append(jax.random.normal(keys[2 * i + 1], (width,)))
         size = width
     A = 0.1 * jax.random.normal(keys[-1], (recipe.num_features, size))
-    P, K = jnp.asarray(regulator.P), jnp.asarray(regulator.K)
-    if start == "random":
+    if random:
         M = jax.random.normal(keys[-2], (n, n)) / np.sqrt(n)
         P = (M @ M.T + jnp.eye(n)) / (half[:, None] * half)
         K = jax.random.normal(keys[-3], (m, n))

@@ -16,16 +16,17 @@ Definiteness and f(x*) = 0 are decided in ball arithmetic; the slopes come from 
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 from flint import arb, arb_mat, ctx
 
 from lyapjax.ball import BITS, evaluate_balls, from_ends
+from lyapjax.compiled import Reader
 from lyapjax.domains import Ball, Box
-from lyapjax.program import trace
-from lyapjax.proving import prove, slopes_of
+from lyapjax.program import Program
+from lyapjax.proving import Proof, prove
+from lyapjax.statements import program_of
 
 MAX_HALVINGS = 60
 
@@ -71,15 +72,30 @@ def _exact(values) -> arb_mat:
     return arb_mat(*values.shape, [arb(v) for v in values.ravel().tolist()])
 
 
+def _entries(f: Callable, x):
+    """The entries of f(x), each a number."""
+    found = f(x)
+    return tuple(found[i] for i in range(found.shape[0]))
+
+
+def program_of_entries(f: Callable, n: int) -> Program:
+    """f as a program of n scalar outputs."""
+    return program_of(_entries, f, n)
+
+
 def is_equilibrium(f: Callable, x: np.ndarray) -> bool:
     """Whether f(x) is exactly 0, in ball arithmetic."""
-    program = trace(f, jnp.asarray(x))
-    return all(v == 0 for v in evaluate_balls(program, x)[0].ravel())
+    outputs = evaluate_balls(program_of_entries(f, len(x)), x)
+    return all(v[()] == 0 for v in outputs)
 
 
 def weights(f: Callable, x: np.ndarray) -> np.ndarray | None:
     """P of the Lyapunov equation A'P + P A = -I of the linearisation, None if A is not stable."""
-    A = np.asarray(jax.jacfwd(f)(jnp.asarray(x)))
+    return _weights(_slopes(f, x), x)
+
+
+def _weights(slopes: Callable, x: np.ndarray) -> np.ndarray | None:
+    A = slopes(x, x).mean(axis=-1)
     if not np.isfinite(A).all() or np.linalg.eigvals(A).real.max() >= 0:
         return None
     P = scipy.linalg.solve_continuous_lyapunov(A.T, -np.eye(len(x)))
@@ -89,9 +105,8 @@ def weights(f: Callable, x: np.ndarray) -> np.ndarray | None:
 
 def _slopes(f: Callable, x: np.ndarray) -> Callable:
     """(lo, hi) -> [J] over a box, (n, n, 2) lower and upper ends; NaN where f may be undefined."""
-    n = len(x)
-    program = trace(lambda x: tuple(f(x)[i] for i in range(n)), jnp.zeros(n))
-    return lambda lo, hi: slopes_of(program, lo[None], hi[None])[..., 0]
+    read = Reader(program_of_entries(f, len(x)), of_slopes=True, few=True)
+    return lambda lo, hi: read(lo[None], hi[None])[..., 0]
 
 
 def _decreases(P: np.ndarray, ends: np.ndarray) -> bool:
@@ -139,15 +154,24 @@ def quadratic(P: np.ndarray, x: np.ndarray) -> Callable:
 
 
 def local_certificate(
-    f: Callable, x: np.ndarray, domain: Ball | Box, *, grow: bool = True, **budget
+    f: Callable,
+    x: np.ndarray,
+    domain: Ball | Box,
+    *,
+    grow: bool = True,
+    ring_fn: Callable | None = None,
+    **budget,
 ) -> tuple[LocalCertificate | None, str]:
     """The largest ellipsoid that is proved to converge to x, or the reason why there is none.
 
-    `budget` is passed to `prove`, for making the ellipsoid larger than the interval matrix allows.
+    It is made larger than the interval matrix allows by
+    `ring_fn(P, least, most, lo, hi, **budget)`, which tries to prove Ẇ < 0 where
+    least <= W <= most; by default with a program of its own.
     """
     if not is_equilibrium(f, x):
         return None, "f(x*) is not exactly 0 in ball arithmetic; write f such that it is"
-    P = weights(f, x)
+    slopes = _slopes(f, x)
+    P = _weights(slopes, x)
     if P is None:
         return None, "the linearisation at x* is not stable"
     old, ctx.prec = ctx.prec, BITS
@@ -155,7 +179,6 @@ def local_certificate(
         if not _definite(_exact(P)):
             return None, "the solution of the linearised Lyapunov equation is not positive definite"
         level = _largest_level(P, x, domain)
-        slopes = _slopes(f, x)
         for _ in range(MAX_HALVINGS):
             half = reach(P, level)
             lo, hi = np.nextafter(x - half, -np.inf), np.nextafter(x + half, np.inf)
@@ -167,7 +190,10 @@ def local_certificate(
     finally:
         ctx.prec = old
     found = LocalCertificate(P, level, level)
-    return (enlarged(f, x, domain, found, **budget) if grow else found), ""
+    if not grow:
+        return found, ""
+    ring_fn = ring_prover(f, x) if ring_fn is None else ring_fn
+    return enlarged(x, domain, found, ring_fn, **budget), ""
 
 
 def _largest_level(P, x, domain) -> float:
@@ -180,28 +206,34 @@ def _largest_level(P, x, domain) -> float:
     return level
 
 
-def enlarged(f, x, domain, found: LocalCertificate, **budget) -> LocalCertificate:
+def ring_prover(f: Callable, x: np.ndarray) -> Callable:
+    """A proof of Ẇ < 0 between two levels of W, from f alone."""
+
+    def ring(P, least, most, lo, hi, **budget) -> Proof:
+        W, matrix = quadratic(P, x), jnp.asarray(P)
+        # Numbers that change are constants of the program, so this is compiled once.
+        ends = jnp.asarray([least]), jnp.asarray([most])
+        return prove(
+            lambda y: 2.0 * ((matrix @ (y - x)) @ f(y)),
+            lo,
+            hi,
+            where_fn=lambda y: jnp.concatenate([ends[0] - W(y), W(y) - ends[1]]),
+            **budget,
+        )
+
+    return ring
+
+
+def enlarged(x, domain, found: LocalCertificate, ring_fn: Callable, **budget) -> LocalCertificate:
     """The certificate with the largest level, up to a factor, that branch and bound proves."""
     top = _largest_level(found.P, x, domain)
-    W = quadratic(found.P, x)
-    P = jnp.asarray(found.P)
-
-    def slope(y):
-        return 2.0 * ((P @ (y - x)) @ f(y))
-
     level, target = found.level, top
     for _ in range(8):
         if target <= level * 1.2:
             break
         half = reach(found.P, target)
-        # Numbers that change are constants of the program, so this is compiled once.
-        least, most = jnp.asarray([level]), jnp.asarray([target])
-
-        def where(y, least=least, most=most):
-            return jnp.concatenate([least - W(y), W(y) - most])
-
         lo, hi = np.nextafter(x - half, -np.inf), np.nextafter(x + half, np.inf)
-        proof = prove(slope, lo, hi, where_fn=where, **budget)
+        proof = ring_fn(found.P, level, target, lo, hi, **budget)
         if proof.proved:
             level = target
             target = min(4 * level, top)

@@ -15,28 +15,38 @@ it can only do to {V < c1}, inside E by 3. From there W decreases to 0: x(t) →
 of V's value at x*, nor that it be positive: networks whose V(x*) is not the minimum can be proved.
 All inequalities are strict, none is relaxed, and none is checked at samples.
 
-The levels are guessed from samples and then proved; guesses that fail are lowered. Trajectories
-exist because f is continuous: f is refused if it has operations that may jump, V if it has some
-without a derivative.
+All of it is read from one program of V, V̇, W, Ẇ and the place in D (see `statements`), which is
+compiled once. The levels are guessed from samples and then proved; guesses that fail are lowered.
+Trajectories exist because f is continuous: f is refused if it has operations that may jump, V if it
+has some without a derivative.
 """
 
 import dataclasses
 import time
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
+from lyapjax.admissible import check, program_at
+from lyapjax.ball import evaluate_balls
+from lyapjax.compiled import make_forms
 from lyapjax.conditions import lie_derivative
 from lyapjax.domains import Ball, Box
-from lyapjax.local import LocalCertificate, local_certificate, quadratic
-from lyapjax.program import JUMPS, KINKS, trace
-from lyapjax.proving import Proof, Verdict, bounds_of, prove
+from lyapjax.local import LocalCertificate, local_certificate, quadratic, weights
+from lyapjax.proving import Proof, Verdict, prove_statement
+from lyapjax.regions import (
+    beyond,
+    certified_volume,
+    corners,
+    faces,
+    gauges,
+    samples,
+    volume_reader,
+)
+from lyapjax.statements import Statement, program_of
 
-NUM_SAMPLES = 8192
 NUM_TRIES = 12
-MAX_OPEN = 100_000
+NUM_FORMS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Verification:
       proofs: the `Proof` of each obligation, by its name.
       volume: of {V <= c2} in D: a proved lower bound; 0 if not proved.
       seconds: wall-clock time.
+      estimate: of the same volume, from samples: not proved, and nearer to it.
 
     Examples:
       >>> import lyapjax as ly
@@ -72,89 +83,7 @@ class Verification:
     proofs: dict[str, Proof]
     volume: float
     seconds: float
-
-
-def corners(domain: Ball | Box) -> tuple[np.ndarray, np.ndarray]:
-    """A box that holds the domain, whatever the rounding of its corners."""
-    lo, hi = np.asarray(domain.lo), np.asarray(domain.hi)
-    if isinstance(domain, Box):
-        return lo, hi
-    return np.nextafter(np.nextafter(lo, -np.inf), -np.inf), np.nextafter(
-        np.nextafter(hi, np.inf), np.inf
-    )
-
-
-def outside(domain: Ball | Box) -> Callable:
-    """x -> (k,) array that is at most 0 exactly on the domain (a box needs none: k = 0)."""
-    if isinstance(domain, Box):
-        return lambda x: jnp.zeros(0)
-    centre, radius = jnp.asarray(domain.centre), jnp.asarray([domain.radius])
-    return lambda x: jnp.sum(jnp.square(x - centre), keepdims=True) - jnp.square(radius)
-
-
-def boundary(domain: Ball | Box) -> tuple[np.ndarray, np.ndarray, Callable]:
-    """Boxes and a restriction that describe ∂D."""
-    lo, hi = corners(domain)
-    if isinstance(domain, Ball):
-        rest = outside(domain)
-
-        def sphere(x):
-            return jnp.concatenate([rest(x), -rest(x)])
-
-        return lo[None], hi[None], sphere
-    n = len(lo)
-    low, high = np.tile(lo, (2 * n, 1)), np.tile(hi, (2 * n, 1))
-    for i in range(n):
-        high[2 * i, i] = lo[i]
-        low[2 * i + 1, i] = hi[i]
-    return low, high, lambda x: jnp.zeros(0)
-
-
-def custom_rules(fn: Callable, n: int) -> set[str]:
-    """The calls in fn whose derivative is what somebody says it is."""
-    found, stack = set(), [jax.make_jaxpr(fn)(jnp.zeros(n)).jaxpr]
-    while stack:
-        for eqn in stack.pop().eqns:
-            if eqn.primitive.name.startswith("custom_") or eqn.primitive.name == "stop_gradient":
-                found.add(eqn.primitive.name)
-            for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-                if _is_jaxpr(value):
-                    stack.append(getattr(value, "jaxpr", value))
-    return found
-
-
-def _is_jaxpr(value) -> bool:
-    return hasattr(getattr(value, "jaxpr", value), "eqns")
-
-
-def _check(V: Callable, f: Callable, domain, equilibrium) -> np.ndarray:
-    """The equilibrium; ValueErrors for what no proof can be made of."""
-    if not isinstance(domain, (Ball, Box)):
-        raise ValueError(f"domain: expected a Ball or a Box, got {domain!r}")
-    n = domain.dim
-    x = np.zeros(n) if equilibrium is None else np.asarray(equilibrium, float)
-    if x.shape != (n,) or not np.isfinite(x).all():
-        raise ValueError(f"equilibrium: expected {n} finite numbers, got {equilibrium!r}")
-    if not float(domain.gauge(jnp.asarray(x))) < 1:
-        raise ValueError(f"equilibrium: expected a point inside the domain, got {x.tolist()}")
-    custom = custom_rules(V, n)
-    if custom:
-        raise ValueError(
-            f"V: expected derivatives that follow from its values, got {sorted(custom)}: write V "
-            "without custom derivative rules and stop_gradient"
-        )
-    for name, fn, shape in (("V", V, ()), ("f", f, (n,))):
-        program = trace(fn, jnp.zeros(n))
-        shapes = [program.steps[k].shape for k in program.outputs]
-        if shapes != [shape]:
-            raise ValueError(f"{name}: expected a result of shape {shape}, got {shapes}")
-        jumps = program.ops & (JUMPS | KINKS if name == "V" else JUMPS)
-        if jumps:
-            what = "a derivative everywhere" if name == "V" else "continuity"
-            raise ValueError(
-                f"{name}: expected {what}, got operations that may break it: {sorted(jumps)}"
-            )
-    return x
+    estimate: float = 0.0
 
 
 def claimed(level: float, domain: Ball | Box, x: np.ndarray) -> str:
@@ -162,14 +91,55 @@ def claimed(level: float, domain: Ball | Box, x: np.ndarray) -> str:
     return f"every trajectory from {{V <= {float(level)!r}}} in {domain} tends to {x.tolist()}"
 
 
-def _samples(V, slope, domain):
-    """Points of the domain, V and V̇ there, and V on the boundary: only for guesses."""
-    inner = np.asarray(domain.uniform(jax.random.key(1), NUM_SAMPLES))
-    edge = np.asarray(domain.boundary(jax.random.key(2), NUM_SAMPLES))
-    program = trace(lambda x: (V(x), slope(x)), jnp.zeros(domain.dim))
-    values, slopes = bounds_of(program, inner, inner)[:, 0]
-    values, slopes = (np.where(np.isfinite(v), v, np.inf) for v in (values, slopes))
-    return inner, values, slopes, bounds_of(program, edge, edge)[0, 0]
+def _quantities(numbers, y):
+    """V, V̇, W, Ẇ and, for a ball, the place in D: all that the obligations are about."""
+    V, f, P, x, domain = numbers
+    push = 2.0 * ((P @ (y - x)) @ f(y))
+    return V(y), lie_derivative(V, f, y), quadratic(P, x)(y), push, *beyond(domain, y)
+
+
+class Obligations:
+    """The obligations of one V and f as statements about one program.
+
+    "core", "boundary", "shell", and "ring": Ẇ < 0 between two levels of W
+    """
+
+    def __init__(self, V: Callable, f: Callable, P: np.ndarray, x: np.ndarray, domain: Ball | Box):
+        self.program = program_of(_quantities, (V, f, P, x, gauges(domain)), len(x))
+        self.inside = [(1.0, 4, 0.0)] if isinstance(domain, Ball) else []
+
+    def of(self, margin: tuple, *where: tuple) -> Statement:
+        """The statement of a margin on a region, forms (sign, index, offset) each."""
+        return Statement(self.program, make_forms([margin, *where], NUM_FORMS))
+
+    def core(self, c1: float, level: float) -> Statement:
+        """V > c1 on D where W >= level."""
+        return self.of((-1.0, 0, c1), (-1.0, 2, level), *self.inside)
+
+    def boundary(self, c2: float) -> Statement:
+        """V > c2 on ∂D."""
+        return self.of((-1.0, 0, c2), *self.inside, *((-s, i, b) for s, i, b in self.inside))
+
+    def shell(self, c1: float, c2: float) -> Statement:
+        """V̇ < 0 on D where c1 <= V <= c2."""
+        return self.of((1.0, 1, 0.0), (-1.0, 0, c1), (1.0, 0, -c2), *self.inside)
+
+    def ring(self, P, least, most, lo, hi, **budget) -> Proof:
+        """Ẇ < 0 where least <= W <= most."""
+        statement = self.of((1.0, 3, 0.0), (-1.0, 2, least), (1.0, 2, -most))
+        return prove_statement(statement, lo[None], hi[None], **budget)
+
+
+def prepare(V: Callable, f: Callable, domain: Ball | Box, equilibrium=None) -> None:
+    """Begin to compile, in threads, what `verify` needs of functions of this structure.
+
+    Nothing is returned; `verify` of functions that differ by their numbers only finds it done.
+    """
+    x = check(V, f, domain, equilibrium)
+    P = weights(f, x)
+    P = np.eye(len(x)) if P is None else P
+    Obligations(V, f, P, x, domain).core(1.0, 1.0).prepared(*corners(domain))
+    volume_reader(V, domain)
 
 
 def verify(
@@ -220,97 +190,80 @@ def verify(
       ('PROVED', True, True)
     """
     start = time.perf_counter()
-    x = _check(V, f, domain, equilibrium)
+    x = check(V, f, domain, equilibrium)
     proofs: dict[str, Proof] = {}
-
     spent = [0.0]
 
     def left() -> float:
         return max(max_seconds - spent[0], 0.0)
 
-    def attempt(name, margin_fn, lo, hi, where_fn) -> Proof:
+    def attempt(name: str, statement: Statement, lo, hi) -> Proof:
         tell = None if callback_fn is None else (lambda *state: callback_fn(name, *state))
-        proofs[name] = prove(
-            margin_fn,
-            lo,
-            hi,
-            where_fn=where_fn,
-            max_boxes=max_boxes,
-            max_seconds=left(),
-            callback_fn=tell,
+        proofs[name] = prove_statement(
+            statement, lo, hi, max_boxes=max_boxes, max_seconds=left(), callback_fn=tell
         )
         spent[0] += proofs[name].seconds
         return proofs[name]
 
-    def outcome(verdict, statement, reason="", point=None, levels=(np.nan, np.nan), volume=0.0):
+    def outcome(verdict, statement, reason="", point=None, levels=(np.nan, np.nan), volumes=(0, 0)):
+        volume, estimate = volumes
         seconds = time.perf_counter() - start
         return Verification(
-            verdict, statement, reason, point, *levels, local, proofs, volume, seconds
+            verdict, statement, reason, point, *levels, local, proofs, volume, seconds, estimate
         )
 
+    def value(point) -> float:
+        return float(evaluate_balls(program_at(V, len(x)), np.asarray(point))[0][()].mid())
+
     goal = f"every trajectory from {{V <= c2}} in {domain} tends to {x.tolist()}"
-    local, reason = local_certificate(f, x, domain, max_boxes=200_000, max_seconds=left() / 4)
+    P = weights(f, x)
+    if P is None:
+        local, reason = local_certificate(f, x, domain, grow=False)
+        return outcome(Verdict.UNKNOWN, goal, reason or "the linearisation at x* is not stable")
+    obligations, reader = Obligations(V, f, P, x, domain), volume_reader(V, domain)
+    lo, hi = (v[None] for v in corners(domain))
+    obligations.core(1.0, 1.0).prepared(lo, hi)
+    points, values, slopes, edge = samples(V, f, domain)
+    local, reason = local_certificate(
+        f, x, domain, ring_fn=obligations.ring, max_boxes=200_000, max_seconds=left() / 4
+    )
     if local is None:
         return outcome(Verdict.UNKNOWN, goal, reason)
-
-    def slope(y):
-        return lie_derivative(V, f, y)
-
-    W, rest = quadratic(local.P, x), outside(domain)
-    points, values, slopes, edge = _samples(V, slope, domain)
     sizes = np.einsum("ni,ij,nj->n", points - x, local.P, points - x)
-    base = float(V(jnp.asarray(x)))
+    base = value(x)
     far = np.append(values[sizes >= local.level], edge.min())
     c1 = base + 0.95 * (float(far.min()) - base)
     bad = values[(slopes >= 0) & (values >= c1)]
     bound = min([edge.min(), *bad])
     c2 = float(level) if level is not None else base + 0.995 * (float(bound) - base)
-    lo, hi = corners(domain)
-    w = jnp.asarray([local.level])
 
     # 3: {V <= c1} inside the ellipsoid.
     for _ in range(NUM_TRIES):
-        number = jnp.asarray(c1)
-        proof = attempt(
-            "core",
-            lambda y, c=number: c - V(y),
-            lo,
-            hi,
-            lambda y: jnp.concatenate([w - W(y), rest(y)]),
-        )
+        proof = attempt("core", obligations.core(c1, local.level), lo, hi)
         if proof.proved:
             break
-        lower = c1 if proof.point is None else float(V(jnp.asarray(proof.point)))
+        lower = c1 if proof.point is None else value(proof.point)
         c1 = base + 0.8 * (min(c1, lower) - base)
     if not proofs["core"].proved:
         reason = f"{{V <= c1}} could not be proved to lie in the ellipsoid: {proofs['core'].reason}"
         return outcome(Verdict.UNKNOWN, goal, reason)
 
     # 2 and 1, for the largest c2.
-    edge_lo, edge_hi, sphere = boundary(domain)
     for _ in range(NUM_TRIES if level is None else 1):
-        top = jnp.asarray(c2)
-        proof = attempt("boundary", lambda y, c=top: c - V(y), edge_lo, edge_hi, sphere)
+        proof = attempt("boundary", obligations.boundary(c2), *faces(domain))
         if proof.proved:
-            ends = jnp.asarray([c1]), jnp.asarray([c2])
-            proof = attempt(
-                "shell",
-                slope,
-                lo,
-                hi,
-                lambda y, e=ends: jnp.concatenate([e[0] - V(y), V(y) - e[1], rest(y)]),
-            )
+            proof = attempt("shell", obligations.shell(c1, c2), lo, hi)
             if proof.proved:
-                volume = certified_volume(V, c2, domain)
-                found = claimed(c2, domain, x)
+                volume = certified_volume(V, c2, domain, reader=reader)
+                volumes = volume, float(np.mean(values <= c2)) * domain.volume
                 levels = c2, min(c1, c2)
-                return outcome(Verdict.PROVED, found, levels=levels, volume=volume)
+                found = claimed(c2, domain, x)
+                return outcome(Verdict.PROVED, found, levels=levels, volumes=volumes)
         if level is not None or left() <= 0:
             break
         step = 0.9
         if proof.point is not None:
-            there = float(V(jnp.asarray(proof.point)))
-            c2, step = min(c2, there), 0.99
+            c2, step = min(c2, value(proof.point)), 0.99
         c2 = base + step * (c2 - base)
         if c2 <= base:
             break
@@ -320,107 +273,3 @@ def verify(
     refuted = level is not None and proofs[name].verdict is Verdict.REFUTED
     verdict = Verdict.REFUTED if refuted else Verdict.UNKNOWN
     return outcome(verdict, goal, reason, proofs[name].point if refuted else None)
-
-
-def certified_volume(V: Callable, level: float, domain: Ball | Box, *, num_rounds: int = 5):
-    """A proved lower bound of the volume of {x ∈ D : V(x) <= level}: of the boxes inside it.
-
-    Boxes that are neither inside nor outside are cut in all directions, `num_rounds` times.
-    """
-    lo, hi = (v[None] for v in corners(domain))
-    rest, top = outside(domain), jnp.asarray([level])
-
-    def both(y):
-        found = jnp.concatenate([jnp.ravel(V(y)) - top, rest(y)])
-        return tuple(found[i] for i in range(found.shape[0]))
-
-    program, volume = trace(both, jnp.zeros(lo.shape[1])), 0.0
-    first = int(np.ceil(12 / lo.shape[1]))
-    for turn in range(first + num_rounds):
-        for i in range(lo.shape[1]):
-            middle = 0.5 * lo[:, i] + 0.5 * hi[:, i]
-            below, above = hi.copy(), lo.copy()
-            below[:, i], above[:, i] = middle, middle
-            lo, hi = np.concatenate([lo, above]), np.concatenate([below, hi])
-        if turn < first - 1:
-            continue
-        ends = bounds_of(program, lo, hi)
-        lower, upper = ends[:, 0], ends[:, 1]
-        inside = (upper <= 0).all(axis=0)
-        # The rounding of the widths, products and sums is far below 1e-9 of them.
-        volume += float(np.prod(hi[inside] - lo[inside], axis=1).sum()) * (1 - 1e-9)
-        open_ = ~inside & (lower <= 0).all(axis=0)
-        lo, hi = lo[open_], hi[open_]
-        if not open_.any() or len(lo) > MAX_OPEN:
-            break
-    return volume * (1 - 1e-9)
-
-
-def verify_shell(
-    V: Callable,
-    f: Callable,
-    inner: float,
-    outer: float,
-    centre=None,
-    *,
-    max_boxes: int = 2_000_000,
-    max_seconds: float = 60.0,
-) -> Verification:
-    """The paper's own statement, made strict: V > 0 and V̇ < 0 off a small ball.
-
-        V(x) > 0 and V̇(x) < 0   for inner <= ‖x - centre‖ <= outer
-
-    It proves neither convergence to the equilibrium nor that trajectories stay in the ball: a level
-    set must also lie inside, and the hole be closed. `verify` proves that.
-
-    Args:
-      V: (n,) -> () function.
-      f: (n,) -> (n,) closed loop.
-      inner: ε, a radius (Table 1 of the paper lists its square).
-      outer: r.
-      centre: (n,) the equilibrium; two zeros by default.
-      max_boxes: of each of the two inequalities.
-      max_seconds: for both.
-
-    Returns:
-      `Verification` with the proofs "positive" and "decrease".
-
-    Raises:
-      ValueError: radii that are not 0 < inner < outer.
-      NotImplementedError: a primitive without a rule, by its name.
-
-    Reference:
-      Chang, Roohi & Gao, Definition 5. Departure: strict and exact; theirs is V >= 0, V̇ <= 0 up to
-      δ (ERRATA).
-
-    Examples:
-      >>> import lyapjax as ly
-      >>> r = ly.verify_shell(lambda x: x @ x, lambda x: -x, 0.1, 1.0)
-      >>> r.verdict.value, r.statement
-      ('PROVED', 'V > 0 and V̇ < 0 where 0.1 <= ‖x - [0.0, 0.0]‖ <= 1.0')
-    """
-    start = time.perf_counter()
-    if not 0 < inner < outer:
-        raise ValueError(f"inner: expected 0 < inner < outer, got {inner} and {outer}")
-    x = np.zeros(2) if centre is None else np.asarray(centre, float)
-    domain, hole = Ball(outer, tuple(x)), Ball(inner, tuple(x))
-    _check(V, f, domain, x)
-    lo, hi = corners(domain)
-
-    def ring(y):
-        return jnp.concatenate([outside(domain)(y), -outside(hole)(y)])
-
-    proofs, verdict, reason, point = {}, Verdict.PROVED, "", None
-    margins = {"positive": lambda y: -V(y), "decrease": lambda y: lie_derivative(V, f, y)}
-    for name, margin_fn in margins.items():
-        left = max(max_seconds - sum(p.seconds for p in proofs.values()), 0.0)
-        proof = prove(margin_fn, lo, hi, where_fn=ring, max_boxes=max_boxes, max_seconds=left)
-        proofs[name] = proof
-        if not proof.proved:
-            verdict, reason, point = proof.verdict, f"{name}: {proof.reason}", proof.point
-            break
-    statement = f"V > 0 and V̇ < 0 where {inner} <= ‖x - {x.tolist()}‖ <= {outer}"
-    seconds = time.perf_counter() - start
-    return Verification(
-        verdict, statement, reason, point, np.nan, np.nan, None, proofs, 0.0, seconds
-    )

@@ -17,6 +17,7 @@ becomes g sech²; and s (1 - s), for the logistic function, likewise one operati
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -48,6 +49,13 @@ class Step(NamedTuple):
     op: str
     inputs: tuple[int, ...]
     params: tuple
+    shape: tuple[int, ...]
+
+
+class Placeholder(NamedTuple):
+    """A number or array of numbers that is not yet known: which argument it is, and its shape."""
+
+    place: int
     shape: tuple[int, ...]
 
 
@@ -109,6 +117,9 @@ class Builder:
 
     def constant(self, value) -> int:
         """A number or array of numbers; 0 and 1 are part of the structure."""
+        if isinstance(value, Placeholder):
+            self.constants.append(value)
+            return self.emit("constant", (), (len(self.constants) - 1,), value.shape)
         if not isinstance(value, jax.core.Tracer):
             value = np.asarray(value, np.float64)
             if value.ndim == 0 and value in (0.0, 1.0):
@@ -130,9 +141,9 @@ class Builder:
     def is_infinite(self, k: int, op: str) -> bool:
         """Whether step k is the infinity that max or min ignores."""
         step = self.steps[k]
-        if step.op != "constant" or isinstance(self.constants[step.params[0]], jax.core.Tracer):
-            return False
-        return bool(np.all(self.constants[step.params[0]] == (-np.inf if op == "max" else np.inf)))
+        value = self.constants[step.params[0]] if step.op == "constant" else None
+        infinity = -np.inf if op == "max" else np.inf
+        return isinstance(value, np.ndarray) and bool(np.all(value == infinity))
 
     def one_minus(self, k: int, op: str) -> int | None:
         """w, if step k is 1 - op(w)."""
@@ -247,7 +258,7 @@ def check_dtype(aval, where: str) -> None:
         )
 
 
-def trace(fn, *args) -> Program:
+def trace(fn, *args, placeholders: Sequence[Placeholder] = ()) -> Program:
     """Read a JAX function as a straight-line program.
 
         f(x) for x of the given shapes  ->  steps of about forty real operations
@@ -258,6 +269,8 @@ def trace(fn, *args) -> Program:
     Args:
       fn: a JAX function of float64 arrays; returns arrays, or a pytree of them.
       args: arrays (or shape structs) of the shapes that the function takes; pytrees too.
+      placeholders: of further arguments, arrays of float64 that are constants of the program and
+        take their place later.
 
     Returns:
       `Program`.
@@ -283,14 +296,17 @@ def trace(fn, *args) -> Program:
             "fn: proofs need float64; switch it on before JAX is used: "
             'jax.config.update("jax_enable_x64", True)'
         )
-    closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args)
+    late = [jax.ShapeDtypeStruct(value.shape, np.float64) for value in placeholders]
+    closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args, *late)
     builder = Builder()
-    for k, var in enumerate(closed.jaxpr.invars):
+    invars = closed.jaxpr.invars
+    for k, var in enumerate(invars[: len(invars) - len(late)]):
         check_dtype(var.aval, f"argument {k}")
         if var.aval.dtype != np.float64:
             raise ValueError(f"fn: expected float64 arguments, got {var.aval.dtype}: argument {k}")
         builder.emit("input", (), (k,), var.aval.shape)
-    count = len(builder.steps)
-    results = inline(builder, closed.jaxpr, closed.consts, list(range(count)))
+    places = list(range(len(builder.steps)))
+    places += [builder.constant(value) for value in placeholders]
+    results = inline(builder, closed.jaxpr, closed.consts, places)
     outputs = [builder.constant(r) if isinstance(r, np.ndarray) else r for r in results]
     return builder.finish(outputs, jax.tree.structure(shape))

@@ -5,10 +5,12 @@
 A box is done if the upper bound of the margin is below 0, or the lower bound of some entry of
 `where` above 0. Boxes that are not are cut at their middle, along the coordinate on which the
 bounds depend most (along two, if both matter), until none is left. The boxes of a round are bounded
-together, in batches of fixed sizes, so that two functions with the same operations share compiled
-code whatever their numbers are; the list of open boxes lives on the host.
+together, in batches of fixed sizes (see `compiled`), several at a time on the cores there are; the
+list of open boxes lives on the host, last in, first out, so that it stays short.
 
-Every round also evaluates the centres: one at which the margin is certainly not negative is read
+Every box is also evaluated at its centre, which is where the slopes say that the margin is
+greatest; and when a proof becomes long, the open boxes with the largest bounds are where a gradient
+search for a counterexample starts. A point at which the margin is certainly not negative is read
 again in ball arithmetic, and only then called a counterexample. Cutting at a floating-point number
 gives two boxes that share it, so nothing between them is lost, and NaN is never below 0, so nothing
 is proved by it.
@@ -16,25 +18,21 @@ is proved by it.
 
 import dataclasses
 import enum
-import functools
 import time
 from collections.abc import Callable
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lyapjax import intervals as ia
-from lyapjax.ball import evaluate_balls
-from lyapjax.bounds import first_stage, second_stage
-from lyapjax.enclosure import evaluate, spread
-from lyapjax.program import Program, trace
+from lyapjax.compiled import SMALL_BATCH, Executable, large_batch, on_cpu, pad
+from lyapjax.statements import Statement, statement_of
 
-BATCHES = (512, 4096)
 # Fewer boxes than this many small batches are not worth compiling the large one for.
 SMALL_BATCHES = 4
-NUM_FIRST = 128
+NUM_AT_ONCE = 4
 NUM_TRIED = 3
+NUM_CLIMBS = 12
+CLIMB_AFTER = 8192
 
 
 class Verdict(enum.Enum):
@@ -94,123 +92,7 @@ class Proof:
         return self.verdict is Verdict.PROVED
 
 
-def _on_cpu():
-    """The margins of rounding are those of XLA's CPU backend, whatever the default device is."""
-    return jax.default_device(jax.devices("cpu")[0])
-
-
-@functools.lru_cache(maxsize=256)
-def _stages(steps, outputs, size: float):
-    """The compiled bounds of all programs with these steps."""
-    program = Program(steps, outputs, (), None)
-
-    @jax.jit
-    def first(constants, lo, hi):
-        return first_stage(program, constants, ia.box(lo, hi, size))
-
-    @jax.jit
-    def second(constants, lo, hi, found):
-        x = ia.box(lo, hi, size)
-        bounds, centres, bad = second_stage(program, constants, x, found)
-        (_, upper), *regions = bounds
-        outside = functools.reduce(jnp.logical_or, [r[0] > 0 for r in regions], False)
-        inside = functools.reduce(jnp.logical_and, [c[0] <= 0 for c in centres[1:]], True)
-        # How far the centre is from being no counterexample; balls decide.
-        candidate = jnp.where(inside & ~bad & (centres[0][1] >= 0), centres[0][0], -ia.INF)
-        return upper, (upper < 0) | outside, candidate
-
-    return first, second
-
-
-@functools.lru_cache(maxsize=256)
-def _readers(steps, outputs):
-    """The compiled plain bounds, and the slopes, of all programs with these steps."""
-    program = Program(steps, outputs, (), None)
-
-    @jax.jit
-    def values(constants, lo, hi):
-        found, bad = evaluate(program, constants, [ia.box(lo, hi)])
-        whole = jnp.stack([jnp.full(lo.shape[1:], -ia.INF), jnp.full(lo.shape[1:], ia.INF)])
-        ends = [jnp.stack(spread(v, lo.shape[1:])[:2]) for v in found]
-        return jnp.stack([jnp.where(bad, whole, pair) for pair in ends])
-
-    @jax.jit
-    def slopes(constants, lo, hi):
-        _, slopes, _, bad = first_stage(program, constants, ia.box(lo, hi))
-        zero = jnp.zeros((2, *bad.shape))
-        rows = [jnp.stack([zero if g is None else jnp.stack(g) for g in row]) for row in slopes]
-        return jnp.where(bad, jnp.nan, jnp.stack(rows))
-
-    return values, slopes
-
-
-def _in_batches(read, program: Program, lo, hi) -> np.ndarray:
-    """read, over boxes (N, n), in batches of the same few sizes."""
-    size, found = BATCHES[len(lo) > BATCHES[0]], []
-    for k in range(0, len(lo), size):
-        part = [np.asarray(v[k : k + size], float) for v in (lo, hi)]
-        pads = (0, size - len(part[0])), (0, 0)
-        columns = [np.pad(v, pads, mode="edge").T.copy() for v in part]
-        with _on_cpu():
-            ends = read(program.constants, *columns)
-        found.append(np.asarray(ends)[..., : len(part[0])])
-    return np.concatenate(found, axis=-1)
-
-
-def bounds_of(program: Program, lo, hi) -> np.ndarray:
-    """Plain bounds of k scalar outputs over boxes (N, n): (k, 2, N) lower and upper ends."""
-    return _in_batches(_readers(program.steps, program.outputs)[0], program, lo, hi)
-
-
-def slopes_of(program: Program, lo, hi) -> np.ndarray:
-    """Slopes of k scalar outputs over boxes (N, n): (k, n, 2, N), NaN where undefined."""
-    return _in_batches(_readers(program.steps, program.outputs)[1], program, lo, hi)
-
-
-@jax.jit
-def _influence(lo, hi, slopes):
-    """How much the bounds depend on each coordinate; each bound counts in its own units."""
-    scores = 0.0
-    for k, row in enumerate(slopes):
-        zero = jnp.zeros_like(lo[0])
-        parts = [
-            zero if g is None else (hi[i] - lo[i]) * jnp.maximum(jnp.abs(g[0]), jnp.abs(g[1]))
-            for i, g in enumerate(row)
-        ]
-        part = jnp.nan_to_num(jnp.stack(parts), nan=ia.MAX, posinf=ia.MAX) + ia.TINY
-        part = part / jnp.max(part, axis=0)
-        scores = scores + part * (1.0 if k == 0 else 0.5)
-    return scores
-
-
-def is_tame(*arrays) -> bool:
-    """Whether all numbers are 0 or of a size that nothing overflows for."""
-    for value in arrays:
-        size = np.abs(np.asarray(value, np.float64))
-        if not np.all((size == 0) | ((size >= 2.0**-ia.TAME) & (size <= 2.0**ia.TAME))):
-            return False
-    return True
-
-
-def _statement(margin_fn: Callable, where_fn: Callable | None, n: int) -> Program:
-    """The margin and the entries of where as scalar outputs of one program."""
-    x = jax.ShapeDtypeStruct((n,), jnp.float64)
-    for name, fn in (("margin_fn", margin_fn), ("where_fn", where_fn)):
-        if fn is None:
-            continue
-        shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(fn, x))]
-        if len(shapes) != 1 or (name == "margin_fn" and shapes[0] != ()):
-            expected = "a number" if name == "margin_fn" else "an array"
-            raise ValueError(f"{name}: expected {expected} at each point, got shapes {shapes}")
-
-    def both(x):
-        entries = jnp.ravel(where_fn(x)) if where_fn else jnp.zeros(0)
-        return margin_fn(x), *(entries[i] for i in range(entries.shape[0]))
-
-    return trace(both, x)
-
-
-def _cut(lo, hi, scores, smallest):
+def _cut(lo, hi, scores, smallest, *, quarters: bool = True):
     """Halves along the coordinate that matters most, quarters if another matters half as much."""
     middle = 0.5 * lo + 0.5 * hi
     can = (lo < middle) & (middle < hi) & (hi - lo > smallest)
@@ -231,7 +113,7 @@ def _cut(lo, hi, scores, smallest):
     lo, hi, order, scores = lo[keep], hi[keep], order[keep], scores[keep]
     first = order[:, 0]
     new_lo, new_hi = halves(lo, hi, first)
-    if lo.shape[1] > 1:
+    if lo.shape[1] > 1 and quarters:
         rows, second = np.arange(len(lo)), order[:, 1]
         both = np.tile(scores[rows, second] > 0.5 * scores[rows, first], 2)
         lo2, hi2 = halves(new_lo[both], new_hi[both], np.tile(second, 2)[both])
@@ -258,10 +140,67 @@ def _check_boxes(lo, hi):
     return lo, hi
 
 
-def refutes(program: Program, x: np.ndarray) -> bool:
-    """Whether x is certainly a counterexample, in ball arithmetic."""
-    margin, *regions = (value[()] for value in evaluate_balls(program, x))
-    return bool(margin >= 0 and all(r <= 0 for r in regions))
+def _climb(stages: Executable, statement: Statement, numbers, lo, hi) -> np.ndarray:
+    """Points of the boxes, after steps uphill in the margin, or downhill where outside.
+
+    Points are boxes of no width to the first stage, whose slopes there are gradients. In floating
+    point: these are only candidates.
+    """
+    num, forms, columns = len(lo), statement.forms, np.arange(SMALL_BATCH)
+    sign, index, offset = forms.sign[:, None], forms.index, forms.offset[:, None]
+    least, most = pad(lo, hi, SMALL_BATCH)
+    x, width = 0.5 * least + 0.5 * most, most - least
+    best, found = np.full(SMALL_BATCH, -ia.INF), x.copy()
+    for turn in range(NUM_CLIMBS):
+        with on_cpu():
+            (ends, slopes, _), _ = stages.first.result()(numbers[0], x, x, numbers[1])
+        with np.errstate(invalid="ignore"):
+            ends, slopes = (np.asarray(v).mean(axis=1) for v in (ends, slopes))
+        values = sign * ends[index] + offset
+        worst = np.argmax(values[1:], axis=0) + 1 if len(values) > 1 else None
+        here = np.full(SMALL_BATCH, -1.0) if worst is None else values[worst, columns]
+        direction = sign[0] * slopes[index[0]]
+        if worst is not None:
+            back = -sign[worst, 0] * slopes[index[worst], :, columns].T
+            direction = np.where(here > 0, back, direction)
+        better = (here <= 0) & (values[0] > best)
+        best, found = np.where(better, values[0], best), np.where(better, x, found)
+        size = np.abs(direction * width).max(axis=0)
+        move = direction * width**2 / np.where((size > 0) & np.isfinite(size), size, ia.INF)
+        x = np.clip(x + np.nan_to_num(move) * 0.75**turn, least, most)
+    order = np.argsort(-best[:num])[:NUM_TRIED]
+    return found.T[order[best[order] >= 0]]
+
+
+def _bound(stages: Executable, numbers, lo, hi, batch: int) -> list[np.ndarray]:
+    """The entries of `Bounded` for boxes (N, n), in batches that run side by side."""
+    with on_cpu():
+        starts = range(0, len(lo), batch)
+        parts = [pad(lo[k : k + batch], hi[k : k + batch], batch) for k in starts]
+        found = [stages(numbers[0], *part, numbers[1]) for part in parts]
+    columns = zip(*([np.asarray(v) for v in row] for row in found))
+    return [np.concatenate(column, axis=-1)[..., : len(lo)] for column in columns]
+
+
+def _suspects(candidate: np.ndarray, centre: np.ndarray) -> np.ndarray:
+    """The centres that are the likeliest counterexamples, likeliest first, (k, n)."""
+    places = np.flatnonzero(candidate > -ia.INF)
+    return centre.T[places[np.argsort(-candidate[places])[:NUM_TRIED]]]
+
+
+def _take(stack: list, limit: int) -> tuple[np.ndarray, np.ndarray]:
+    """Up to that many boxes from the end of the list."""
+    los, his, count = [], [], 0
+    while stack and count < limit:
+        lo, hi = stack.pop()
+        if count + len(lo) > limit:
+            rest = limit - count
+            stack.append((lo[rest:], hi[rest:]))
+            lo, hi = lo[:rest], hi[:rest]
+        los.append(lo)
+        his.append(hi)
+        count += len(lo)
+    return np.concatenate(los), np.concatenate(his)
 
 
 def prove(
@@ -312,23 +251,49 @@ def prove(
     """
     start = time.perf_counter()
     lo, hi = _check_boxes(lo, hi)
+    statement = statement_of(margin_fn, where_fn, lo.shape[1])
+    return prove_statement(
+        statement,
+        lo,
+        hi,
+        max_boxes=max_boxes,
+        max_seconds=max_seconds,
+        rtol=rtol,
+        callback_fn=callback_fn,
+        start=start,
+    )
+
+
+def prove_statement(
+    statement: Statement,
+    lo: np.ndarray,
+    hi: np.ndarray,
+    *,
+    max_boxes: int,
+    max_seconds: float,
+    rtol: float = 1e-9,
+    callback_fn: Callable[[float, int], None] | None = None,
+    start: float | None = None,
+) -> Proof:
+    """`prove`, of a statement that has been read."""
+    start = time.perf_counter() if start is None else start
     n = lo.shape[1]
-    program = _statement(margin_fn, where_fn, n)
-    if any(isinstance(c, jax.core.Tracer) for c in program.constants):
-        raise ValueError("margin_fn: expected concrete numbers; `prove` runs outside of jit")
-    tame = is_tame(*program.constants) and np.max(np.abs([lo, hi])) <= 2.0**ia.TAME
-    first, second = _stages(program.steps, program.outputs, ia.TAME if tame else ia.INF)
-    constants = program.constants
+    stages = statement.prepared(lo, hi)
+    numbers, before = statement.numbers(), time.perf_counter()
+    stages.first.result(), stages.second.result()
+    start += time.perf_counter() - before  # compiling does not count
+    larger, batch, climb_at = None, SMALL_BATCH, CLIMB_AFTER
+    corners = lo, hi
     smallest = rtol * (hi.max(axis=0) - lo.min(axis=0))
     everything, done_measure = measure(lo, hi), 0.0
     # A few rounds of cutting blindly cost less than bounding boxes that are far too large.
-    while len(lo) < NUM_FIRST:
-        widths = (hi - lo) / np.maximum(hi - lo, smallest).max(axis=0)
-        new_lo, new_hi, stuck = _cut(lo, hi, widths, smallest)
+    while 2 * len(lo) <= SMALL_BATCH:
+        widths = (hi - lo) / np.maximum(np.maximum(hi - lo, smallest).max(axis=0), ia.TINY)
+        new_lo, new_hi, stuck = _cut(lo, hi, widths, smallest, quarters=4 * len(lo) <= SMALL_BATCH)
         if stuck.all():
             break
         lo, hi = np.concatenate([new_lo, lo[stuck]]), np.concatenate([new_hi, hi[stuck]])
-    stack, done, count = [(lo, hi)], [], 0
+    stack, done, count, num_open = [(lo, hi)], [], 0, len(lo)
     verdict, reason, point = Verdict.PROVED, "", None
     hardest = None
     while stack:
@@ -336,48 +301,44 @@ def prove(
             what = f"{count} boxes" if count >= max_boxes else f"{max_seconds:g} seconds"
             verdict, reason = Verdict.UNKNOWN, f"not finished within {what}"
             break
-        lo, hi = stack.pop()
-        size = BATCHES[len(lo) > SMALL_BATCHES * BATCHES[0]]
-        if len(lo) > size:
-            stack.append((lo[size:], hi[size:]))
-            lo, hi = lo[:size], hi[:size]
-        num = len(lo)
-        columns = [np.pad(v, ((0, size - num), (0, 0)), mode="edge").T.copy() for v in (lo, hi)]
-        found = first(constants, *columns)
-        upper, finished, candidate = (
-            np.asarray(v)[:num] for v in second(constants, *columns, found)
-        )
-        count += num
-        likely = np.argsort(-candidate)[:NUM_TRIED]
-        for i in likely[candidate[likely] > -ia.INF]:
-            x = np.asarray(found[2])[:, i]
-            if refutes(program, x):
+        if larger is None and num_open > SMALL_BATCHES * SMALL_BATCH:
+            larger = statement.prepared(*corners, large=True)
+        if larger is not None and larger.first.done() and larger.second.done():
+            stages, batch = larger, large_batch(n)
+        lo, hi = _take(stack, min(NUM_AT_ONCE * batch, max(max_boxes - count, batch)))
+        upper, finished, candidate, centre, scores = _bound(stages, numbers, lo, hi, batch)
+        count += len(lo)
+        points = _suspects(candidate, centre)
+        open_ = ~finished
+        done.append((lo[finished], hi[finished]))
+        done_measure += measure(lo[finished], hi[finished])
+        lo, hi, upper, scores = lo[open_], hi[open_], upper[open_], scores.T[open_]
+        if count >= climb_at and len(lo) and not len(points):
+            climb_at = 4 * count
+            worst = np.argsort(-upper)[:SMALL_BATCH]
+            points = _climb(statement.prepared(*corners), statement, numbers, lo[worst], hi[worst])
+        for x in points:
+            if statement.refuted_at(x):
                 verdict, point = Verdict.REFUTED, x
                 reason = f"the margin is not negative at {x.tolist()}"
                 break
-        done.append((lo[finished], hi[finished]))
-        done_measure += measure(lo[finished], hi[finished])
         if callback_fn is not None:
             callback_fn(done_measure / everything, count)
         if verdict is Verdict.REFUTED:
             break
-        open_ = ~finished
-        if not open_.any():
-            continue
-        scores = np.asarray(_influence(*columns, found[1]))[:, :num].T[open_]
-        lo, hi, upper = lo[open_], hi[open_], upper[open_]
-        top = int(np.argmax(upper))
-        hardest = lo[top], hi[top]
-        new_lo, new_hi, stuck = _cut(lo, hi, scores, smallest)
-        if stuck.any():
-            i = int(np.argmax(stuck))
-            hardest = (lo[i], hi[i])
-            verdict = Verdict.UNKNOWN
-            reason = (
-                f"a box of the smallest size is open, around {(0.5 * (lo[i] + hi[i])).tolist()}"
-            )
-            break
-        stack.append((new_lo, new_hi))
+        if len(lo):
+            top = int(np.argmax(upper))
+            hardest = lo[top], hi[top]
+            new_lo, new_hi, stuck = _cut(lo, hi, scores, smallest)
+            if stuck.any():
+                i = int(np.argmax(stuck))
+                hardest = (lo[i], hi[i])
+                verdict = Verdict.UNKNOWN
+                middle = (0.5 * lo[i] + 0.5 * hi[i]).tolist()
+                reason = f"a box of the smallest size is open, around {middle}"
+                break
+            stack.append((new_lo, new_hi))
+        num_open = sum(len(part[0]) for part in stack)
     if verdict is Verdict.UNKNOWN:
         reason += f"; {done_measure / everything:.3%} of the volume is proved"
     empty = np.zeros((0, n))

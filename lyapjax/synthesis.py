@@ -20,7 +20,7 @@ from lyapjax.learner import (
     learn,
 )
 from lyapjax.objective import DEFAULT, Recipe
-from lyapjax.obligations import Verification, verify
+from lyapjax.obligations import Verification, prepare, verify
 from lyapjax.proving import Verdict
 from lyapjax.system import System
 
@@ -179,6 +179,9 @@ def synthesize(
         return value
 
     state = initialise(key, system, recipe=recipe, start=start) if state is None else state
+    at = jnp.asarray(system.equilibrium[0])
+    # The verifier's programs compile in threads while the learner's compiles here.
+    prepare(state.V, system.closed_loop(state.u), system.domain, at)
     best, histories = None, []
     for number in range(max_tries):
         left = max(recipe.num_rounds - int(state.num_rounds), 0)
@@ -205,7 +208,7 @@ def synthesize(
                 state.V,
                 system.closed_loop(state.u),
                 system.domain,
-                jnp.asarray(system.equilibrium[0]),
+                at,
                 max_boxes=max_boxes,
                 max_seconds=budget,
             ),

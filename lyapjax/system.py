@@ -8,6 +8,7 @@ functions.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -153,8 +154,7 @@ class System:
             raise ValueError(f"f: expected a result of shape ({n},) for {shapes}, got {got}")
         if out.dtype != jnp.float64:
             raise ValueError(f"f: expected float64 for float64 input, got {out.dtype}")
-        value = np.asarray(self.f(x, u))
-        A = np.asarray(jax.jacfwd(self.f)(x, u))
+        probes, values, value, A = (np.asarray(v) for v in _probe(self.f, self.domain, x, u))
         if not (np.isfinite(value).all() and np.isfinite(A).all()):
             what = "f" if not np.isfinite(value).all() else "∂f/∂x"
             got = (value if what == "f" else A).tolist()
@@ -164,8 +164,6 @@ class System:
                 f"equilibrium: expected f(x*, u*) = 0 to {RESIDUAL:g}, got f = {value.tolist()} at "
                 f"x* = {x.tolist()}, u* = {u.tolist()}"
             )
-        probes = self.domain.uniform(jax.random.key(0), NUM_PROBES)
-        values = np.asarray(jax.vmap(lambda x: self.f(x, u))(probes))
         finite = np.isfinite(values).all(axis=1)
         if not finite.all():
             worst = int(np.argmin(finite))
@@ -177,7 +175,7 @@ class System:
     def linearisation(self) -> tuple[np.ndarray, np.ndarray]:
         """A = ∂f/∂x and B = ∂f/∂u at the equilibrium, (n, n) and (n, m)."""
         x, u = (jnp.asarray(v, float) for v in self.equilibrium)
-        A, B = jax.jacfwd(self.f, argnums=(0, 1))(x, u)
+        A, B = jax.jit(jax.jacfwd(self.f, argnums=(0, 1)))(x, u)
         return np.asarray(A), np.asarray(B)
 
     def closed_loop(self, u: Callable | None = None) -> Callable[[Array], Array]:
@@ -190,6 +188,13 @@ class System:
             return Partial(_open_loop, self)
         keeps = self.input_bounds is None or getattr(u, "bounds", None) == self.input_bounds
         return Partial(_closed_loop if keeps else _clipped_loop, self, as_pytree(u))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _probe(f: Callable, domain: Ball | Box, x, u) -> tuple:
+    """Points of D and f there, f and ∂f/∂x at the equilibrium; compiled as one."""
+    probes = domain.uniform(jax.random.key(0), NUM_PROBES)
+    return probes, jax.vmap(lambda x: f(x, u))(probes), f(x, u), jax.jacfwd(f)(x, u)
 
 
 def _open_loop(system: System, x: Array) -> Array:

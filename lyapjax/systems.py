@@ -1,7 +1,8 @@
 """Systems of the literature, each with f(x*, u*) = 0 exactly, also in floating point.
 
 States are measured from the equilibrium, in SI units. Calls with equal constants return one and the
-same system, so that what has been compiled for it is used again.
+same system, so that what has been compiled for it is used again. Systems of two states are here,
+poles in `mechanics`, hovering vehicles in `vehicles`; all have their names here.
 """
 
 import functools
@@ -9,15 +10,23 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from lyapjax.domains import Box
+from lyapjax.domains import Box, positive_numbers
+from lyapjax.mechanics import cart_pole, n_link
 from lyapjax.system import System
+from lyapjax.vehicles import ducted_fan, planar_quadrotor, planar_vtol
 
-
-def _positive(**values: float) -> tuple[float, ...]:
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e300:
-            raise ValueError(f"{name}: expected a positive number, got {value!r}")
-    return tuple(float(value) for value in values.values())
+__all__ = [
+    "cart_pole",
+    "double_integrator",
+    "ducted_fan",
+    "inverted_pendulum",
+    "n_link",
+    "path_following",
+    "planar_quadrotor",
+    "planar_vtol",
+    "saturated_pendulum",
+    "van_der_pol",
+]
 
 
 @functools.cache
@@ -75,7 +84,9 @@ def inverted_pendulum(
       >>> A.round(2).tolist(), B.round(2).tolist()
       ([[0.0, 1.0], [19.62, -2.67]], [[0.0], [26.67]])
     """
-    numbers = _positive(mass=mass, length=length, gravity=gravity, friction=friction, radius=radius)
+    numbers = positive_numbers(
+        mass=mass, length=length, gravity=gravity, friction=friction, radius=radius
+    )
     return _pendulum(*numbers, None)
 
 
@@ -115,7 +126,7 @@ def saturated_pendulum(
       >>> ly.systems.saturated_pendulum().input_bounds
       ((-1.0,), (1.0,))
     """
-    torque, *numbers = _positive(
+    torque, *numbers = positive_numbers(
         torque=torque, mass=mass, length=length, gravity=gravity, friction=friction, radius=radius
     )
     return _pendulum(*numbers, torque)
@@ -196,7 +207,7 @@ def path_following(
     """
     if form not in ("kinematic", "published"):
         raise ValueError(f"form: expected 'kinematic' or 'published', got {form!r}")
-    numbers = _positive(
+    numbers = positive_numbers(
         speed=speed, wheelbase=wheelbase, curvature=curvature, radius=radius, steering=steering
     )
     speed, wheelbase, curvature, radius, steering = numbers
@@ -250,7 +261,7 @@ def van_der_pol(mu: float = 1.0, width: float = 2.5, height: float = 3.0) -> Sys
       >>> ly.systems.van_der_pol().linearisation()[0][1].tolist()
       [1.0, -1.0]
     """
-    return _van_der_pol(*_positive(mu=mu, width=width, height=height))
+    return _van_der_pol(*positive_numbers(mu=mu, width=width, height=height))
 
 
 @functools.cache
@@ -293,4 +304,4 @@ def double_integrator(radius: float = 1.0) -> System:
       >>> ly.lqr(ly.systems.double_integrator()).K.round(6).tolist()
       [[-1.0, -1.732051]]
     """
-    return _double_integrator(*_positive(radius=radius))
+    return _double_integrator(*positive_numbers(radius=radius))

@@ -14,7 +14,9 @@ Kronecker products for their kernels.
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
     transformer     PHTransformer, a causal language model of any depth; generate: text from it
     text            WikiText-2, Python's own sources, batches of text, language_loss
+    resnet          PHResNet, 18 to 152 layers; its numbers of parameters
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
+    images          CIFAR-10, folders of pictures, digits
     optimizers      the released recipes: SGD, Adagrad, and a learning rate for α
     batches         shuffled by a key; prepared by a thread
     steps           one step of training any flax module; evaluation
@@ -33,6 +35,7 @@ from phydi.checkpoints import (
 )
 from phydi.convolution import PHConv
 from phydi.deployment import from_real, materialize, nearest_kronecker_sum
+from phydi.images import Images, cifar10, digits, image_folder, prepare
 from phydi.initialisation import (
     gaussian,
     isometric,
@@ -46,6 +49,7 @@ from phydi.multiplication import Constant, Multiplication
 from phydi.optimizers import adagrad, sgd
 from phydi.products import kronecker_matmul
 from phydi.residual import Residual, ResidualStack, jacobian_spectrum
+from phydi.resnet import PHResNet, count_parameters
 from phydi.steps import TrainState, classification_loss, evaluate, make_step
 from phydi.text import (
     Corpus,
@@ -64,20 +68,25 @@ __all__ = [
     "DecodingCache",
     "Factors",
     "Fitted",
+    "Images",
     "Multiplication",
     "PHConv",
     "PHMEmbed",
     "PHMLinear",
     "PHMLinearGeneral",
     "PHMultiHeadAttention",
+    "PHResNet",
     "PHTransformer",
     "Residual",
     "ResidualStack",
     "TrainState",
     "adagrad",
+    "cifar10",
     "classification_loss",
     "compose",
+    "count_parameters",
     "cyclic_factors",
+    "digits",
     "evaluate",
     "factorize",
     "fit",
@@ -86,6 +95,7 @@ __all__ = [
     "generate",
     "generic_rank",
     "hypercomplex_product",
+    "image_folder",
     "isometric",
     "isometric_factors",
     "jacobian_spectrum",
@@ -98,6 +108,7 @@ __all__ = [
     "nearest_kronecker_sum",
     "ordered_batches",
     "prefetch",
+    "prepare",
     "read_records",
     "released_algebra",
     "released_kernel",

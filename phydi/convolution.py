@@ -19,17 +19,7 @@ from phydi.initialisation import draw_blocks
 from phydi.layers import NO_KEYS, NO_METADATA, check_form, given
 from phydi.low_rank import Factors
 from phydi.multiplication import Multiplication
-from phydi.products import named_kernel
-
-
-def choose_convolution(form: str, num_pixels: int, F_shape, rank: int | None) -> str:
-    """The cheapest form: mixing the pixels costs less than building H if they are few."""
-    if form != "auto":
-        return form
-    if rank is not None:
-        return "factored"
-    _, *taps, p, q = F_shape
-    return "contracted" if num_pixels < math.prod(taps) * max(p, q) else "built"
+from phydi.products import choose_form, named_kernel
 
 
 def contracted_convolution(A: Array) -> Callable:
@@ -201,8 +191,8 @@ class PHConv(nnx.Module):
                 f"{self.in_features}), got shape {inputs.shape}"
             )
         form = self.form if out_sharding is None else "built"
-        pixels = math.prod(inputs.shape[:-1])
-        form = choose_convolution(form, pixels, self.F.shape, self.multiplication.rank)
+        pixels, (_, *taps, p, q) = math.prod(inputs.shape[:-1]), self.F.shape
+        form = choose_form(form, pixels, p, q, self.multiplication.rank, math.prod(taps))
         if form == "built":
             return self.materialized()(inputs, out_sharding)
         # The mixing, too, happens in the dtype of the computation, which flax gives the kernel.

@@ -82,6 +82,9 @@ class Residual(nnx.Module):
       init: `phydi`, `standard`, `wkp` or `fixup`, as in the module.
       depth: the number L of blocks in a row, which `fixup` scales by.
       alpha: a parameter to share with other residuals, as one Transformer layer does in (5).
+      shortcut: a module applied to x beside a block that changes the shape; None for x itself. A
+        residual with a shortcut is not the identity at the start.
+      after: a function applied to the sum, such as the ReLU of `standard` networks; or None.
 
     Attributes:
       block: the block.
@@ -102,10 +105,13 @@ class Residual(nnx.Module):
         init: str = "phydi",
         depth: int = 1,
         alpha: nnx.Param | None = None,
+        shortcut: Callable | None = None,
+        after: Callable | None = None,
     ):
         check_option("init", init, INITS)
         depth = check_positive_integer("depth", depth)
-        self.block, self.init = block, init
+        self.block, self.init, self.after = block, init, after
+        self.shortcut = nnx.data(shortcut)
         self.alpha = self.bias_in = self.bias_out = nnx.data(None)
         if alpha is not None and init in ("standard", "wkp"):
             raise ValueError(f"alpha: expected None for init={init!r}, which has no multiplier")
@@ -120,7 +126,8 @@ class Residual(nnx.Module):
             inside = [part for part in submodules(block) if isinstance(part, Multiplication)]
             if not inside:
                 raise ValueError("block: expected hypercomplex layers within for init='wkp'")
-            for part in inside:
+            beside = [part for part in submodules(shortcut) if isinstance(part, Multiplication)]
+            for part in inside + beside:
                 if part.weights is None:
                     part.add_weights()
 
@@ -128,16 +135,18 @@ class Residual(nnx.Module):
         """x plus what the block makes of it; further arguments go to the block."""
         inputs = x if self.bias_in is None else x + self.bias_in[...].astype(x.dtype)
         change = self.block(inputs, *args, **options)
+        x = x if self.shortcut is None else self.shortcut(x)
         if change.shape != x.shape:
             raise ValueError(
                 f"block: expected to keep the shape {x.shape}, got {change.shape}; a block that "
-                f"changes it needs a projection beside it, and is not the identity at the start"
+                f"changes it needs a shortcut that does, and is not the identity at the start"
             )
         if self.alpha is not None:
             change = self.alpha[...].astype(change.dtype) * change
         if self.bias_out is not None:
             change = change + self.bias_out[...].astype(change.dtype)
-        return add(x, change.astype(x.dtype))
+        y = add(x, change.astype(x.dtype))
+        return y if self.after is None else self.after(y)
 
 
 class Stack(nnx.Module):
@@ -207,6 +216,8 @@ class ResidualStack(Stack):
       depth: the number of blocks.
       init: as in `Residual`.
       remat: whether to compute the blocks again in the backward pass rather than to keep them.
+      after: as in `Residual`.
+      num_blocks: the blocks of the whole network, for `fixup`; None for `depth`.
       rngs: flax's random keys, split for the blocks.
 
     Attributes:
@@ -228,10 +239,14 @@ class ResidualStack(Stack):
         *,
         init: str = "phydi",
         remat: bool = False,
+        after: Callable | None = None,
+        num_blocks: int | None = None,
         rngs: nnx.Rngs,
     ):
+        num_blocks = depth if num_blocks is None else num_blocks
+
         def make(rngs):
-            return Residual(make_block(rngs), init=init, depth=depth)
+            return Residual(make_block(rngs), init=init, depth=num_blocks, after=after)
 
         super().__init__(make, depth, remat=remat, rngs=rngs)
 

@@ -27,6 +27,12 @@ def trajectories(f, starts: np.ndarray, seconds: float, num_steps: int) -> np.nd
     return np.asarray(jax.jit(jax.vmap(one))(jnp.asarray(starts)))
 
 
+def axis_names(system: ly.System) -> list[str]:
+    """Names of the states, with units."""
+    pairs = zip(system.state_names, system.state_units)
+    return [f"{name} ({unit})" if unit else name for name, unit in pairs]
+
+
 def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
     """V and V̇ on a grid of the plane, NaN outside D."""
     lo, hi = np.asarray(system.domain.lo), np.asarray(system.domain.hi)
@@ -99,10 +105,7 @@ def study(
         "series": {
             "lo": system.domain.lo,
             "hi": system.domain.hi,
-            "names": [
-                f"{name} ({unit})" if unit else name
-                for name, unit in zip(system.state_names, system.state_units)
-            ],
+            "names": axis_names(system),
             "V": V,
             "slope": slope,
             "V_lqr": values_lqr,

@@ -9,8 +9,8 @@ import pytest
 from flint import arb
 
 import lyapjax as ly
-from lyapjax.intervals import TAME
-from lyapjax.proving import _stages, _statement, refutes
+from lyapjax.compiled import executable
+from lyapjax.statements import _template, refutes, statement_of
 
 LO, HI = jnp.full(2, -2.0), jnp.full(2, 2.0)
 
@@ -154,10 +154,48 @@ def test_numbers_may_change_without_compiling_again():
         return lambda x: -(jnp.tanh(k @ x) ** 2) - k[0]
 
     ly.prove(family(jnp.array([1.3, 0.4])), LO, HI)
-    before = _stages.cache_info().misses
+    before = executable.cache_info().misses
     assert ly.prove(family(jnp.array([0.7, -2.0])), LO, HI).proved
     assert not ly.prove(family(jnp.array([-0.7, -2.0])), LO, HI).proved
-    assert _stages.cache_info().misses == before
+    assert executable.cache_info().misses == before
+
+
+def test_new_weights_are_neither_traced_nor_compiled_again():
+    def decreasing(stiffness):
+        V = ly.quadratic_lyapunov(abs(stiffness) * jnp.array([[2.0, 0.3], [0.3, 1.0]]))
+        system = ly.systems.double_integrator()
+        u = ly.LinearController([[-stiffness, -2.0]])
+        return V, system.closed_loop(u)
+
+    ly.verify_shell(*decreasing(1.0), 0.1, 1.0)
+    before = _template.cache_info().misses, executable.cache_info().misses
+    results = [ly.verify_shell(*decreasing(s), 0.1, 1.0).verdict for s in (0.9, 1.1, -1.0)]
+    # The last controller pushes away from the origin.
+    assert [r.value for r in results[:2]] == ["PROVED", "PROVED"]
+    assert results[2] is not ly.Verdict.PROVED
+    assert (_template.cache_info().misses, executable.cache_info().misses) == before
+
+
+def test_a_plain_function_is_read_anew_at_every_call():
+    shift = {"by": 0.0}
+
+    def margin(x):
+        return x[0] - 2.5 + shift["by"]
+
+    assert ly.prove(margin, LO, HI).proved
+    shift["by"] = 1.0
+    assert ly.prove(margin, LO, HI).verdict is ly.Verdict.REFUTED
+
+
+def test_a_small_counterexample_of_a_long_proof_is_climbed_to():
+    # A narrow ridge whose top is just above 0, in a valley that needs many boxes.
+    def margin(x):
+        ridge = jnp.exp(-2000.0 * ((x[0] - 0.3217) ** 2 + (x[1] + 0.7123) ** 2))
+        return jnp.sin(40 * x[0]) * jnp.sin(40 * x[1]) - 1.0005 + 2.5 * ridge
+
+    proof = ly.prove(margin, LO, HI, max_boxes=400_000)
+    assert proof.verdict is ly.Verdict.REFUTED
+    assert float(margin(jnp.asarray(proof.point))) >= 0
 
 
 def test_a_counterexample_is_read_in_balls():
@@ -209,14 +247,13 @@ def test_compiled_bounds_of_random_expressions_hold_against_balls(seed):
         return jax.jvp(value, (x,), (jnp.stack([x[1], -jnp.sin(x[0])]),))[1]
 
     for fn in (value, slope):
-        program = _statement(fn, None, 2)
-        first, second = _stages(program.steps, program.outputs, TAME)
-        lo = rng.uniform(-3, 3, (2, 256))
-        hi = lo + 10.0 ** rng.uniform(-15, 0, (1, 256))
-        found = first(program.constants, lo, hi)
-        upper = np.asarray(second(program.constants, lo, hi, found)[0])
+        statement = statement_of(fn, None, 2)
+        lo = rng.uniform(-3, 3, (2, 512))
+        hi = lo + 10.0 ** rng.uniform(-15, 0, (1, 512))
+        found = statement.prepared(lo.T, hi.T)(statement.program.constants, lo, hi, statement.forms)
+        upper = np.asarray(found.upper)
         for t in (0.0, 1.0, rng.uniform(size=lo.shape)):
             x = np.clip(lo + t * (hi - lo), lo, hi)
-            for i in np.flatnonzero(np.isfinite(upper)):
-                ball = ly.evaluate_balls(program, x[:, i])[0][()]
+            for i in np.flatnonzero(np.isfinite(upper))[::2]:
+                ball = ly.evaluate_balls(statement.program, x[:, i])[0][()]
                 assert not ball > arb(upper[i])
