@@ -1,3 +1,3 @@
-"""Experiments of `phydi`: how long a deep stack stays near an isometry."""
+"""Experiments of `phydi`: the identity, the size of the networks, and how fast they learn."""
 
-EXPERIMENTS = ("identity",)
+EXPERIMENTS = ("identity", "parameters", "table1", "table2", "figure1")
