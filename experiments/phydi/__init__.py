@@ -1,3 +1,3 @@
-"""Experiments of `phydi`: how deep stacks learn, and how long language models take."""
+"""Experiments of `phydi`: the paper's tables and figures, and how deep stacks learn."""
 
-EXPERIMENTS = ("identity", "figure4")
+EXPERIMENTS = ("table1", "table2", "figure1", "figure4", "parameters", "identity")

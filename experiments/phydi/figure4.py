@@ -15,7 +15,8 @@ from typing import Literal
 
 import matplotlib.pyplot as plt
 
-from experiments.phydi.language_cells import SCALES, Cell, epochs_to, mean_and_error, run_cells
+from experiments.phydi.cells import mean_and_error
+from experiments.phydi.language_cells import SCALES, Cell, epochs_to, run_cells
 
 NORMS = ("post", "pre", "phydi")
 

@@ -233,14 +233,3 @@ def epochs_to(perplexities: list[float], target: float) -> int | None:
         if value <= target:
             return number
     return None
-
-
-def mean_and_error(values: list[float]) -> tuple[float | None, float | None]:
-    """Mean and standard error; the error is None for fewer than two values."""
-    if not values:
-        return None, None
-    mean = sum(values) / len(values)
-    if len(values) < 2:
-        return mean, None
-    variance = sum((v - mean) ** 2 for v in values) / (len(values) - 1)
-    return mean, math.sqrt(variance / len(values))
