@@ -1,3 +1,3 @@
-"""Experiments of `phydi`: how long a deep stack stays near an isometry."""
+"""Experiments of `phydi`: the paper's tables and figures, and how deep stacks learn."""
 
-EXPERIMENTS = ("identity",)
+EXPERIMENTS = ("table1", "table2", "figure1", "figure4", "parameters", "identity")

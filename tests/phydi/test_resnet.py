@@ -48,9 +48,10 @@ def test_the_released_code_counts_its_unused_biases():
     kernels = 27 * 64 + 4 * 9 * 64**2 + sum(
         9 * (a * b + 3 * b * b) + a * b for a, b in ((64, 128), (128, 256), (256, 512))
     )  # fmt: skip
-    found = phydi.count_parameters(18, n=None, init="standard")
-    assert found["kernels"] == kernels
-    assert found["total"] == kernels + 9600 + 5130
+    assert phydi.count_parameters(18, n=None, init="standard")["kernels"] == kernels
+    totals = [phydi.count_parameters(depth, n=None, init="standard")["total"] for depth in STAGES]
+    # What torch counts for the usual networks for 32 × 32.
+    assert totals == [11_173_962, 21_282_122, 23_520_842, 42_512_970, 58_156_618]
 
 
 def test_the_widths_are_the_papers():
@@ -109,8 +110,7 @@ def reference_block(residual, x, init):
     return jnp.maximum(x + y, 0)
 
 
-@pytest.mark.parametrize("init", ["phydi", "standard"])
-@pytest.mark.parametrize("depth", [18, 50])
+@pytest.mark.parametrize(("depth", "init"), [(18, "standard"), (50, "phydi")])
 def test_a_block_that_changes_the_shape_is_the_formula_of_the_released_code(depth, init):
     first = small(depth, init=init).stages[1].first
     if init == "phydi":
@@ -123,7 +123,7 @@ def test_a_block_that_changes_the_shape_is_the_formula_of_the_released_code(dept
 def test_blocks_that_keep_the_shape_are_the_identity_at_the_start_bit_for_bit():
     for depth in (18, 50):
         model = small(depth)
-        for stage in model.stages:
+        for stage in model.stages[:2]:
             channels = stage.rest.blocks.block.convs[0].in_features
             x = normal(2, 5, 5, channels)
             y = nnx.jit(lambda m, x: m(x))(stage.rest, x)
@@ -137,7 +137,7 @@ def test_blocks_that_keep_the_shape_are_the_identity_at_the_start_bit_for_bit():
     assert np.any(small(18, init="standard").stages[0].rest(x) != x)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("remat", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_statistics_and_gradients_inside_the_scan_are_those_of_the_loop(remat):
     model = small(18, init="standard", remat=remat)
     loop = nnx.clone(model)
@@ -207,6 +207,7 @@ def test_materialized_networks_put_out_the_same():
         assert "Conv" in names
 
 
+@pytest.mark.slow
 def test_every_start_and_form_learns():
     images, labels = normal(8, 8, 8, 4), jnp.arange(8) % 3
     for options in [{"init": init} for init in INITS] + [{"rank": 7}, {"remat": True}]:
