@@ -26,7 +26,9 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     obligations     verify: the whole proof
     shells          verify_shell: the paper's own statement
     certificate     a proof as a file
-    jets, replay    replay: the file checked again in ball arithmetic
+    jets, claims    derivatives in ball arithmetic, and what a file claims in terms of them
+    spans           the same for many boxes at once, by plain NumPy with proved rounding
+    covers, replay  replay: the file checked again
     polynomials     Polynomial; Taylor polynomials of JAX functions
     sos             sos: Lyapunov functions by sums of squares, the classical baseline
     smt, dreal      smt2, dreal.check: the same statements for dReal
