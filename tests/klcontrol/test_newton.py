@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 
 import klcontrol
-from klcontrol import aggregation, examples
+from klcontrol import aggregation, examples, newton, solver
 
 
 def _maze(seed, extent, cost):
@@ -120,3 +120,24 @@ def test_aggregates_are_near_their_roots_and_far_from_each_other():
     assert (root[roots] == roots).all()
     between = two[np.ix_(roots, roots)]
     assert not (between & ~np.eye(roots.size, dtype=bool)).any()
+
+
+@pytest.mark.slow
+def test_memory_for_each_state(monkeypatch):
+    # A million states have to fit a gigabyte beside JAX and its compiler.
+    problem = examples.gridworld((200, 200), goals=[(9, 9)], cost=0.1).problem
+    n, sizes = problem.num_states, {}
+
+    def measured(name, function):
+        def call(*args):
+            sizes[name] = function.lower(*args).compile().memory_analysis().temp_size_in_bytes / n
+            return function(*args)
+
+        return call
+
+    monkeypatch.setattr(newton, "_evaluate", measured("evaluate", newton._evaluate))
+    monkeypatch.setattr(solver, "_solution", measured("solution", solver._solution))
+    klcontrol.solve(problem, method="aggregation", max_steps=1)
+    # The inverse of the coarsest level, at most 600 x 600, does not grow with n.
+    assert sizes["evaluate"] - 4 * 8 * 600**2 / n < 180
+    assert sizes["solution"] < 80

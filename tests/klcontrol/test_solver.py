@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 import klcontrol
-from klcontrol import examples
+from klcontrol import bellman, examples
 from tests.klcontrol.exact import dense_solution, exact_log_lam, random_problem
 
 INSIDE = ["power", "krylov", "inverse"]
@@ -280,3 +280,34 @@ def test_too_few_steps_are_reported_with_bounds_that_hold():
     assert "raise max_steps" in _status(short).message
     assert short.bounds.rho[0] <= full.rho <= short.bounds.rho[1]
     assert short.bounds.rho[1] - short.bounds.rho[0] > 1e-9
+
+
+@pytest.mark.parametrize("dense", [True, False])
+def test_both_ways_to_take_exponentials_agree(dense):
+    # Below NARROW one exponential a state is taken, above it one a transition.
+    q, cost = random_problem(np.random.default_rng(12), 30)
+    problem = klcontrol.Problem(q if dense else klcontrol.as_neighbours(q), cost)
+    phi = np.random.default_rng(13).random(30)
+    phi = (phi - phi.min()) / np.ptp(phi)
+    for range_ in (bellman.NARROW * (1 - 1e-12), bellman.NARROW * (1 + 1e-12)):
+        residual, policy = bellman.linearise(problem, jnp.asarray(range_ * phi))
+        z = np.exp(range_ * phi)
+        H = np.exp(-cost)[:, None] * q
+        np.testing.assert_allclose(residual, np.log(H @ z / z), atol=3e-14)
+        expected = H * z / (H @ z)[:, None]
+        np.testing.assert_allclose(klcontrol.as_dense(policy), expected, rtol=1e-13)
+
+
+def test_krylov_reaches_double_precision_from_a_basis_in_single():
+    problem = examples.random_chain(jax.random.key(3), 500, 4)
+    solution = klcontrol.solve(problem, method="krylov", rtol=1e-14)
+    assert float(solution.stats.width) < 2e-14
+    other = klcontrol.solve(problem, method="inverse", rtol=1e-14)
+    np.testing.assert_allclose(solution.value, other.value, atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["auto", "krylov", "inverse"])
+def test_one_state(method):
+    s = klcontrol.solve(klcontrol.Problem(np.ones((1, 1)), [3.0], 0.5), method=method)
+    assert float(s.rho) == pytest.approx(3.0, rel=1e-15)
+    assert s.z.tolist() == [1.0]
