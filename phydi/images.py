@@ -239,11 +239,11 @@ def digits() -> tuple[Images, Images]:
 
         1,437 training and 360 test images of 8 × 8 grey values, every fifth one a test image
 
-    Returns:
-      The training and the test `Images`, of three equal channels.
-
     Args:
       None.
+
+    Returns:
+      The training and the test `Images`, of three equal channels.
 
     Raises:
       ImportError: scikit-learn is not installed.
