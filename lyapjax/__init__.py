@@ -14,6 +14,7 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     falsifier       falsify, boundary_minimum: counterexamples by gradient search
     objective       Recipe: what is minimised, and how
     learner         initialise, learn: Algorithm 1 as one compiled loop
+    checkpoint      the learner's state as a file
     synthesis       synthesize: learn, falsify, verify, until the proof closes
     program         trace: a JAX function as the straight-line program that every checker reads
     enclosure       enclose: sound interval bounds of any JAX function

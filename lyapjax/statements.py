@@ -38,7 +38,10 @@ from lyapjax.system import System
 
 
 def is_family(value) -> bool:
-    """Whether a value is known by its numbers and its structure alone, which does not change."""
+    """Whether a value is known by its numbers and its structure alone.
+
+    The functions inside (a system's f, a module's method) are taken to be pure, as by `jax.jit`.
+    """
     if isinstance(value, Partial):
         known = getattr(value.func, "__module__", "").startswith("lyapjax.")
         inner = (*value.args, *value.keywords.values())

@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 
 from lyapjax.certificate import Certificate, certificate
+from lyapjax.checkpoint import load, save, stamp
 from lyapjax.learner import (
     History,
     LearnerState,
@@ -25,6 +26,7 @@ from lyapjax.proving import Verdict
 from lyapjax.system import System
 
 MORE_ROUNDS = 20  # of learning, after a proof that did not close
+KEPT_ROUNDS = 10  # between two checkpoints
 ENOUGH = 0.8  # a proof for this share of the level that was learned ends the search
 
 
@@ -111,6 +113,22 @@ def _advice(state: LearnerState, found: Verification | None) -> str:
     return f"{found.reason}; {status.message}"
 
 
+def _learned(
+    system: System, state: LearnerState, recipe: Recipe, rounds: int, keep: Callable | None
+) -> tuple[LearnerState, History]:
+    """`learn`; with `keep` a few rounds at a time, the state being kept after each time."""
+    if keep is None:
+        return learn(system, state, recipe=recipe, max_rounds=rounds)
+    rows, done = [], 0
+    while not rows or (done < rounds and int(state.status) == LearnerStatus.RUNNING):
+        # Always as many, so that one program serves all.
+        state, history = learn(system, state, recipe=recipe, max_rounds=KEPT_ROUNDS)
+        rows.append(history)
+        done += KEPT_ROUNDS
+        keep(state)
+    return state, jax.tree.map(lambda *parts: jnp.concatenate(parts), *rows)
+
+
 def synthesize(
     system: System,
     *,
@@ -121,6 +139,7 @@ def synthesize(
     max_tries: int = 5,
     max_boxes: int = 2_000_000,
     max_seconds: float = 300.0,
+    checkpoint=None,
     callback_fn: Callable[[str, int, float], None] | None = None,
 ) -> Result:
     """Find a controller and a proof that it is stable.
@@ -141,14 +160,17 @@ def synthesize(
       max_tries: most proofs tried.
       max_boxes: of each obligation of a proof.
       max_seconds: for all of it, compilation included; learning is not cut short.
-      callback_fn: called with (part, try, seconds so far) after each part.
+      checkpoint: path of a file to which the learner's state is written every few rounds. If it
+        exists, learning goes on from it, bit for bit as if it had not been interrupted.
+      callback_fn: called with (part, try, seconds so far) after each part; with the part
+        "checkpoint" whenever one has been written.
 
     Returns:
       `Result`. A budget that is spent is the verdict UNKNOWN with its reason, never an error.
 
     Raises:
       ValueError: a linearisation that cannot be stabilised, a recipe that does not fit the state,
-        budgets that are not positive.
+        budgets that are not positive, a checkpoint of another run.
 
     Reference:
       Chang, Roohi & Gao, Algorithm 1, MAIN. Departure: the falsifier of the loop is a gradient
@@ -178,7 +200,18 @@ def synthesize(
             callback_fn(part, number, spent["total"])
         return value
 
-    state = initialise(key, system, recipe=recipe, start=start) if state is None else state
+    if state is None:
+        state = initialise(key, system, recipe=recipe, start=start)
+    written = stamp(system, recipe, start, key)
+    if checkpoint is not None:
+        state = load(checkpoint, state, written) or state
+
+    def keep(state: LearnerState, number: int) -> None:
+        if checkpoint is not None:
+            save(checkpoint, state, written)
+            if callback_fn is not None:
+                callback_fn("checkpoint", number, time.perf_counter() - begin)
+
     at = jnp.asarray(system.equilibrium[0])
     # The verifier's programs compile in threads while the learner's compiles here.
     prepare(state.V, system.closed_loop(state.u), system.domain, at)
@@ -189,8 +222,12 @@ def synthesize(
         state, history = timed(
             "learn",
             number,
-            lambda state=state, rounds=rounds: learn(
-                system, state, recipe=recipe, max_rounds=rounds
+            lambda state=state, rounds=rounds, number=number: _learned(
+                system,
+                state,
+                recipe,
+                rounds,
+                None if checkpoint is None else lambda state: keep(state, number),
             ),
         )
         histories.append(history)
@@ -224,6 +261,7 @@ def synthesize(
         if len(points):
             state = add_counterexamples(state, jnp.asarray(points[:size]))
         state = state._replace(status=jnp.int32(LearnerStatus.RUNNING))
+        keep(state, number)
     if best is None:
         found = Verification(
             Verdict.UNKNOWN, f"convergence of {system.name}", _advice(state, None), None,

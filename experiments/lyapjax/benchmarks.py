@@ -6,6 +6,8 @@ import numpy as np
 
 import lyapjax as ly
 from experiments.bench import Contest, Row
+from lyapjax.compiled import pad
+from lyapjax.statements import statement_of
 
 
 def _falsify() -> Contest:
@@ -58,11 +60,107 @@ def _synthesize(name: str) -> Contest:
     return Contest(lambda: ly.synthesize(system, key=key).volume, learned, 0.0, 0.0)
 
 
+def _learned(name: str, hidden: tuple[int, ...], margin: float = 0.5):
+    """A system, and what has been learned for it."""
+    system, recipe = getattr(ly.systems, name)(), ly.Recipe(hidden=hidden, margin=margin)
+    state = ly.initialise(jax.random.key(0), system, recipe=recipe)
+    return system, recipe, ly.learn(system, state, recipe=recipe)[0]
+
+
+def _shell() -> Contest:
+    """The paper's statement of a candidate with six units, beside dReal or dense sampling."""
+    system, _, state = _learned("inverted_pendulum", (6,))
+    f = system.closed_loop(state.u)
+
+    def ours():
+        return ly.verify_shell(state.V, f, 0.1, 2.0).verdict
+
+    def slope(x):
+        return ly.lie_derivative(state.V, f, x)
+
+    if ours() is not ly.Verdict.PROVED:
+        raise ValueError("the candidate is not proved")
+    x = system.domain.uniform(jax.random.key(1), 500_000) / 3
+    sampled = jax.jit(lambda x: jnp.max(jax.lax.map(slope, x, batch_size=4096)))
+    peers = {"values at 500000 points": lambda: sampled(x)}
+    if ly.dreal.backend() is not None:
+        lo, hi = np.full(2, -2.0), np.full(2, 2.0)
+
+        def ring(x):
+            return jnp.stack([0.01 - x @ x, x @ x - 4.0])
+
+        peers["dReal, decrease alone"] = lambda: ly.dreal.check(
+            slope, lo, hi, where_fn=ring, delta=1e-3, timeout=60.0
+        )
+    return Contest(ours, peers, 0.0, 0.0)
+
+
+def _bounds() -> Contest:
+    """Bounds of V̇ over 32768 boxes, with slopes and mean value form, beside its values there."""
+    system, _, state = _learned("inverted_pendulum", (6,))
+    f, num = system.closed_loop(state.u), 4096
+
+    def slope(x):
+        return ly.lie_derivative(state.V, f, x)
+
+    statement = statement_of(slope, None, 2)
+    lo = np.asarray(system.domain.uniform(jax.random.key(1), 8 * num)) / 2
+    hi = lo + 0.05
+    stages, numbers = statement.prepared(lo, hi, large=True), statement.numbers()
+    parts = [pad(lo[k : k + num], hi[k : k + num], num) for k in range(0, 8 * num, num)]
+
+    def ours():
+        return [stages(numbers[0], *part, numbers[1]).upper for part in parts]
+
+    values = jax.jit(jax.vmap(slope))
+    points = [jnp.asarray(part[0].T) for part in parts]
+    upper = np.concatenate([np.asarray(v) for v in ours()])
+    excess = np.concatenate([np.asarray(values(x)) for x in points]) - upper
+    return Contest(ours, {"values": lambda: [values(x) for x in points]}, float(excess.max()), 0.0)
+
+
+def _whole_proof(name: str, hidden: tuple[int, ...], margin: float) -> Contest:
+    """The whole proof of what was learned, beside the learning."""
+    system, recipe, state = _learned(name, hidden, margin)
+    f, key = system.closed_loop(state.u), jax.random.key(0)
+
+    def ours():
+        return ly.verify(state.V, f, system.domain).volume
+
+    if not ours() > 0:
+        raise ValueError(f"{name}: not proved")
+
+    def learning():
+        start = ly.initialise(key, system, recipe=recipe)
+        return ly.learn(system, start, recipe=recipe)[0]
+
+    return Contest(ours, {"learning": learning}, 0.0, 0.0)
+
+
 def rows(quick: bool) -> list[Row]:
     """The rows; the whole of `synthesize` is left out of the quick ones."""
-    found = [Row("lyapjax falsify", None, _falsify), Row("lyapjax 16 seeds by vmap", None, _seeds)]
+    found = [
+        Row("lyapjax falsify", None, _falsify),
+        Row("lyapjax 16 seeds by vmap", None, _seeds),
+        Row("lyapjax bounds of 32768 boxes", None, _bounds),
+        Row("lyapjax verify_shell, 6 units", None, _shell),
+    ]
     if quick:
         return found
+    proofs = [
+        ("inverted_pendulum", (6,), 0.5),
+        ("van_der_pol", (20, 20, 20), 0.2),
+        ("saturated_pendulum", (20, 20, 20), 0.5),
+    ]
+    found += [
+        Row(
+            f"lyapjax whole proof {case[0]} {' x '.join(map(str, case[1]))}",
+            None,
+            lambda case=case: _whole_proof(*case),
+            rounds=5,
+        )
+        for case in proofs
+    ]
     return found + [
         Row(f"lyapjax synthesize {name}", None, lambda name=name: _synthesize(name), rounds=5)
         for name in ("inverted_pendulum", "path_following")

@@ -99,6 +99,7 @@ def plot(results: dict):
                 if k == part == 0:
                     axes.bar(place, 0, color=shade, label=label)
     axes.set_yscale("log")
+    axes.set_xlim(-0.5, len(seconds) - 0.5)
     axes.margins(y=0.15)
     axes.set_xticks(range(len(seconds)), [name.replace("_", " ") for name in seconds])
     axes.set_ylabel("seconds")

@@ -68,6 +68,34 @@ def test_a_spent_budget_is_unknown_with_a_reason():
     assert again.proved
 
 
+def test_a_run_that_is_killed_goes_on_where_it_was(tmp_path):
+    system, path = ly.systems.double_integrator(), tmp_path / "run.npz"
+    recipe = ly.Recipe(num_rounds=25, num_steps=10)
+    whole = ly.synthesize(system, key=KEY, recipe=recipe, checkpoint=tmp_path / "other.npz")
+    seen = []
+
+    def killed(part, number, seconds):
+        seen.append(part)
+        if seen.count("checkpoint") == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ly.synthesize(system, key=KEY, recipe=recipe, checkpoint=path, callback_fn=killed)
+    assert path.exists()
+    assert "learn" not in seen
+    again = ly.synthesize(system, key=KEY, recipe=recipe, checkpoint=path)
+    # The rounds before were not done again, and nothing is different at the end.
+    assert again.histories[0].risk.shape[0] < whole.histories[0].risk.shape[0]
+    for one, other in zip(jax.tree.leaves((again.V, again.u)), jax.tree.leaves((whole.V, whole.u))):
+        np.testing.assert_array_equal(one, other)
+    assert again.level == whole.level
+    with pytest.raises(ValueError, match="checkpoint: expected the state of this run"):
+        ly.synthesize(system, key=jax.random.key(9), recipe=recipe, checkpoint=path)
+    path.write_bytes(b"nothing")
+    with pytest.raises(ValueError, match="is no state of a learner"):
+        ly.synthesize(system, key=KEY, recipe=recipe, checkpoint=path)
+
+
 def test_bad_input_is_named():
     system = ly.systems.double_integrator()
     for call, match in (
