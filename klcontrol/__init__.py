@@ -11,6 +11,7 @@ Describe the chain, its costs and the temperature with `Problem`.
     aggregation      its multilevel preconditioner
     implicit         derivatives
     certificate      bounds on λ* and ρ* that hold in spite of rounding; certify
+    enclosure        bounds on Φ and z*, state by state; enclose
     solver           solve
     policies         the cost of any policy, rollouts
     horizon          finite horizons, the policy of a value function
@@ -18,29 +19,27 @@ Describe the chain, its costs and the temperature with `Problem`.
     sampling         alias tables, a counter-based generator
     simulation       whole runs of many chains
     baselines        Q-learning
-    analysis         the ODE behind KL-learning, its stability, Proposition 3.8
+    analysis         the ODE behind KL-learning, invariant laws, detailed balance
+    equilibrium      its linearisation and stability, Proposition 3.8
     counterexample   Conjecture 3.9 refuted in exact arithmetic
     examples         closed forms, gridworlds, random chains, graphs
     worlds           a pendulum on a grid
 """
 
 from klcontrol import counterexample, examples, worlds
-from klcontrol.analysis import (
+from klcontrol.analysis import controlled_law, detailed_balance, drift, flow, invariant_law
+from klcontrol.baselines import QRun, QState, q_init, q_learning, q_step
+from klcontrol.certificate import Certificate, certify
+from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
+from klcontrol.enclosure import Enclosure, enclose
+from klcontrol.equilibrium import (
     Condition,
     Linearisation,
     Stability,
-    controlled_law,
-    detailed_balance,
-    drift,
-    flow,
-    invariant_law,
     linearisation,
     stability,
     sufficient_conditions,
 )
-from klcontrol.baselines import QRun, QState, q_init, q_learning, q_step
-from klcontrol.certificate import Certificate, certify
-from klcontrol.dynamics import Neighbours, apply, as_dense, as_neighbours, period
 from klcontrol.horizon import finite_horizon, optimal_policy
 from klcontrol.learning import (
     Algorithm,
@@ -62,6 +61,7 @@ __all__ = [
     "AliasTable",
     "Certificate",
     "Condition",
+    "Enclosure",
     "Estimate",
     "LearnerState",
     "Linearisation",
@@ -88,6 +88,7 @@ __all__ = [
     "detailed_balance",
     "differential",
     "drift",
+    "enclose",
     "examples",
     "finite_horizon",
     "flow",

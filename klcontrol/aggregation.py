@@ -76,24 +76,22 @@ def build_levels(indices: Array, linked: np.ndarray) -> tuple[list[Level], Array
         aggregate = (np.cumsum(used, dtype=np.int32) - 1)[root]
         if count > MIN_SAVING * n:
             break
-        columns = aggregate[seen]
-        cross = columns != aggregate
-        keys = np.broadcast_to(aggregate, seen.shape)[cross].astype(np.int64) * count
-        keys += columns[cross]
-        del columns, seen
-        keys, inverse = np.unique(keys, return_inverse=True)
-        owner = keys // count
-        starts = np.searchsorted(owner, np.arange(count))
-        slot = np.arange(keys.size) - starts[owner]
+        # Entry by entry of the lists: (d, n) arrays of 64-bit keys would be most of the memory.
+        distinct = np.unique(np.concatenate([_cross(aggregate, row, count)[1] for row in seen]))
+        owner = distinct // count
+        slot = np.arange(distinct.size) - np.searchsorted(owner, np.arange(count))[owner]
         width = _bucket(int(slot.max(initial=0)) + 1, 2)
         size = _bucket(count, 8)
         if width * size > MIN_SAVING * indices.size:
             break
-        target = np.full(cross.shape, width * size, np.int32)
-        target[cross] = (slot * size + owner).astype(np.int32)[inverse]
-        del inverse, cross
+        place = (slot * size + owner).astype(np.int32)
+        target = np.full(seen.shape, width * size, np.int32)
+        for row, into in zip(seen, target):
+            cross, keys = _cross(aggregate, row, count)
+            into[cross] = place[np.searchsorted(distinct, keys)]
+        del seen
         coarse = np.tile(np.arange(size, dtype=np.int32), (width, 1))
-        coarse[slot, owner] = keys % count
+        coarse[slot, owner] = distinct % count
         levels.append(
             Level(
                 jnp.asarray(indices),
@@ -104,6 +102,13 @@ def build_levels(indices: Array, linked: np.ndarray) -> tuple[list[Level], Array
         linked = coarse != np.arange(size)
         indices, n = coarse, size
     return levels, jnp.asarray(indices)
+
+
+def _cross(aggregate: np.ndarray, successor: np.ndarray, count: int) -> tuple[np.ndarray, ...]:
+    """Which states have a successor in another aggregate, and a number for each such pair."""
+    column = aggregate[successor]
+    cross = column != aggregate
+    return cross, aggregate[cross].astype(np.int64) * count + column[cross]
 
 
 def _bucket(number: int, parts: int) -> int:
@@ -162,8 +167,13 @@ def multiply(indices: Array, generator: Generator, x: Array) -> Array:
     """A x."""
     y = generator.diagonal * x
     for k in range(indices.shape[0]):
-        y = y - generator.weights[k] * x[indices[k]]
+        y = y - generator.weights[k] * gather(x, indices[k])
     return y
+
+
+def gather(x: Array, indices: Array) -> Array:
+    """x[indices] for indices known to be in range; else XLA keeps a corrected copy of them."""
+    return x.at[indices].get(mode="promise_in_bounds", wrap_negative_indices=False)
 
 
 def invert_coarsest(last: Array, generator: Generator, law: Array | None) -> Array | None:
@@ -208,7 +218,7 @@ def cycle(levels, generators, last, inverse, r: Array) -> Array:
             correction = _two_steps(lower, below, rest)
         else:
             correction = below(rest)
-        x = x + correction[level.aggregate]
+        x = x + gather(correction, level.aggregate)
     return _smooth(indices, generator, r, x)
 
 

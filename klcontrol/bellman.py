@@ -19,10 +19,13 @@ Three facts make everything else short.
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 
 from klcontrol.dynamics import Neighbours, apply
 from klcontrol.problem import Problem
+
+# Up to this range of φ, exponentials of single states lose no more than rounding does anyway.
+NARROW = 8.0
 
 
 def linearise(problem: Problem, phi: Array) -> tuple[Array, object]:
@@ -31,27 +34,39 @@ def linearise(problem: Problem, phi: Array) -> tuple[Array, object]:
     In the total criterion absorbing states have r = 0.
     """
     q, base = problem.q, -problem.beta * problem.cost
-    if isinstance(q, Neighbours):
-        positive = q.probabilities > 0
-        rise = jnp.where(positive, phi[q.indices] - phi[:, None], -jnp.inf)
-        top = jnp.max(rise, axis=1)
-        weights = jnp.where(positive, q.probabilities * jnp.exp(rise - top[:, None]), 0)
-        total = jnp.sum(weights, axis=1)
-        policy = Neighbours(q.indices, weights / total[:, None])
-    elif isinstance(q, Array):
-        rise = jnp.where(q > 0, phi[None, :] - phi[:, None], -jnp.inf)
-        top = jnp.max(rise, axis=1)
-        weights = jnp.where(q > 0, q * jnp.exp(rise - top[:, None]), 0)
-        total = jnp.sum(weights, axis=1)
-        policy = weights / total[:, None]
+    if isinstance(q, (Neighbours, Array)):
+        narrow = jnp.max(phi) - jnp.min(phi) <= NARROW
+        policy, rise = lax.cond(narrow, _by_states, _by_transitions, q, phi)
+        if isinstance(q, Neighbours):
+            policy = Neighbours(q.indices, policy)
     else:
         # The function sees only q z, so the range of z is that of floating-point numbers.
         z = jnp.exp(phi - jnp.max(phi))
         total = q(z)
-        top = jnp.max(phi) - phi
+        rise = jnp.max(phi) - phi + jnp.log(total)
         policy = jax.tree_util.Partial(_controlled, q, z, total)
-    residual = base + top + jnp.log(total)
-    return jnp.where(problem.absorbing, 0, residual), policy
+    return jnp.where(problem.absorbing, 0, base + rise), policy
+
+
+def _by_states(q, phi: Array) -> tuple[Array, Array]:
+    """The policy and log((qz)_i / z_i), by one exponential a state."""
+    z = jnp.exp(phi - jnp.max(phi))
+    weights = q.probabilities * z[q.indices] if isinstance(q, Neighbours) else q * z[None, :]
+    total = jnp.sum(weights, axis=1)
+    return weights / total[:, None], jnp.log(total / z)
+
+
+def _by_transitions(q, phi: Array) -> tuple[Array, Array]:
+    """The same by one exponential a transition: for any range of φ."""
+    if isinstance(q, Neighbours):
+        q, difference = q.probabilities, phi[q.indices] - phi[:, None]
+    else:
+        difference = phi[None, :] - phi[:, None]
+    difference = jnp.where(q > 0, difference, -jnp.inf)
+    top = jnp.max(difference, axis=1)
+    weights = jnp.where(q > 0, q * jnp.exp(difference - top[:, None]), 0)
+    total = jnp.sum(weights, axis=1)
+    return weights / total[:, None], top + jnp.log(total)
 
 
 def _controlled(q, z, total, w):

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import flint
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jax import Array, lax
 
 from klcontrol.dynamics import Neighbours, as_neighbours, is_concrete
 from klcontrol.problem import Problem
@@ -76,17 +76,35 @@ class Certificate(NamedTuple):
 def _row_bounds(q, base, phi):
     """r̂ and its margin, (n,), for q dense or Neighbours."""
     if isinstance(q, Neighbours):
-        values, t = q.probabilities, phi[q.indices] - phi[:, None]
+        length = q.indices.shape[1]
+
+        # Successor by successor, in loops, so that no (n, d) temporaries are needed.
+        def term(k):
+            v, t = q.probabilities[:, k], phi[q.indices[:, k]] - phi
+            return v, t, v > 0
+
+        def largest(k, found):
+            _, t, positive = term(k)
+            g = jnp.maximum(found[0], jnp.where(positive, t, -jnp.inf))
+            return g, jnp.maximum(found[1], jnp.where(positive, jnp.abs(t), 0))
+
+        def add(k, S):
+            v, t, positive = term(k)
+            # Where q is zero the exponent is made harmless, not only its weight.
+            return S + v * jnp.exp(jnp.where(positive, t - g, 0))
+
+        g, tau = lax.fori_loop(
+            0, length, largest, (jnp.full_like(phi, -jnp.inf), jnp.zeros_like(phi))
+        )
+        S = lax.fori_loop(0, length, add, jnp.zeros_like(phi))
     else:
-        values, t = q, phi[None, :] - phi[:, None]
-    positive = values > 0
-    g = jnp.max(jnp.where(positive, t, -jnp.inf), axis=1)
-    tau = jnp.max(jnp.where(positive, jnp.abs(t), 0), axis=1)
-    # Where q is zero the exponent is made harmless, not only its weight.
-    S = jnp.sum(values * jnp.exp(jnp.where(positive, t - g[:, None], 0)), axis=1)
+        length, t, positive = q.shape[1], phi[None, :] - phi[:, None], q > 0
+        g = jnp.max(jnp.where(positive, t, -jnp.inf), axis=1)
+        tau = jnp.max(jnp.where(positive, jnp.abs(t), 0), axis=1)
+        S = jnp.sum(q * jnp.exp(jnp.where(positive, t - g[:, None], 0)), axis=1)
     L = jnp.log(S)
     r = (g + L) - base
-    terms = values.shape[1] + ELEMENTARY + ELEMENTARY * jnp.maximum(1, jnp.abs(L))
+    terms = length + ELEMENTARY + ELEMENTARY * jnp.maximum(1, jnp.abs(L))
     sizes = 3 * tau + jnp.abs(g + L) + jnp.abs(base) + 2 * jnp.abs(r)
     margin = 1.01 * UNIT * (terms + sizes)
     proved = (SMALLEST_SUM <= S) & jnp.isfinite(r) & jnp.isfinite(margin)

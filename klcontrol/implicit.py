@@ -17,7 +17,7 @@ from jax import Array, lax
 
 from klcontrol.bellman import linearise
 from klcontrol.dynamics import apply, as_dense
-from klcontrol.iterations import Iterate
+from klcontrol.iterations import Iterate, middle
 from klcontrol.problem import Problem
 
 # Up to this many states derivatives are solved for by a dense factorisation.
@@ -28,9 +28,7 @@ DENSE_STATES = 1500
 def principal(iterate_fn, problem: Problem) -> tuple[Iterate, Array]:
     """The iterate that `iterate_fn(problem)` finds, and ℓ, the middle of its residual."""
     found = iterate_fn(problem)
-    if problem.criterion == "total":
-        return found, jnp.zeros((), found.phi.dtype)
-    return found, (jnp.max(found.residual) + jnp.min(found.residual)) / 2
+    return found, middle(problem, found)
 
 
 @principal.defjvp

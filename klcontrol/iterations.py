@@ -17,6 +17,7 @@ whose parts hardly communicate.
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -27,7 +28,8 @@ from klcontrol.problem import Problem
 INNER_STEPS = 16
 # Beyond this range of r, powers of the scaled matrix would leave the range of floating point.
 INNER_RANGE = 20.0
-KRYLOV_SIZE = 24
+KRYLOV_SIZE = 32
+SEGMENT = 8
 
 
 class Iterate(NamedTuple):
@@ -60,56 +62,106 @@ def krylov(problem: Problem, phi: Array, residual: Array, policy) -> tuple[Array
     top = peak(problem, residual)
     scale = jnp.exp(residual - top)
 
+    # A 1 = scale, up to rounding, since the rows of P sum to one.
     def multiply(w):
         return scale * apply_policy(problem, policy, w)
 
-    def extend(k, state):
-        basis, hessenberg = state
-        w = multiply(basis[k])
-        # Twice, since once loses orthogonality.
-        first = basis @ w
-        w = w - first @ basis
-        second = basis @ w
-        w = w - second @ basis
-        norm = jnp.linalg.norm(w)
-        dependent = norm <= 1e-14 * jnp.linalg.norm(first)
-        column = (first + second)[:size]
-        hessenberg = hessenberg.at[:, k].set(column)
-        following = jnp.where(k + 1 < size, jnp.where(dependent, 0, norm), 0)
-        hessenberg = hessenberg.at[jnp.minimum(k + 1, size - 1), k].add(following)
-        w = jnp.where(dependent, 0, w / jnp.where(dependent, 1, norm))
-        return basis.at[k + 1].set(w), hessenberg
+    if callable(policy):
+        low, rounded = lambda w: policy(w.astype(phi.dtype)).astype(w.dtype), scale
+    else:
+        low, rounded = jax.tree.map(_single, (policy, scale))
 
-    start = jnp.ones(n, phi.dtype) / jnp.sqrt(n)
-    basis = jnp.zeros((size + 1, n), phi.dtype).at[0].set(start)
-    basis, hessenberg = lax.fori_loop(0, size, extend, (basis, jnp.zeros((size, size), phi.dtype)))
-    w = _dominant(hessenberg) @ basis[:size]
+    def multiply_in_single(w):
+        return (rounded * apply_policy(problem, low, w)).astype(w.dtype)
+
+    w = _ritz(multiply_in_single, scale, size)
     if problem.criterion == "total":
         ends = problem.absorbing
         w = w / (jnp.sum(jnp.where(ends, w, 0)) / jnp.sum(ends))
     else:
         w = w / w[jnp.argmax(jnp.abs(w))]
     # Ritz vectors may have components that are not positive: there the power method goes on.
-    plain = multiply(jnp.ones(n, phi.dtype))
-    good = jnp.isfinite(w) & (w > 1e-3 * plain)
+    good = jnp.isfinite(w) & (w > 1e-3 * scale)
     wild = ~jnp.isfinite(w).all() | (top - jnp.min(residual) > INNER_RANGE)
-    w = jnp.where(wild, plain, jnp.where(good, w, 1e-3 * plain))
-    following = scale * apply_policy(problem, policy, w)
-    inner = jnp.where(wild, residual - top, jnp.log(following))
+    w = jnp.where(wild, scale, jnp.where(good, w, 1e-3 * scale))
+    inner = jnp.where(wild, residual - top, jnp.log(multiply(w)))
     return phi + inner, size + 1
+
+
+def _single(leaf: Array) -> Array:
+    return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+
+def _ritz(multiply_fn, image: Array, size: int) -> Array:
+    """The dominant Ritz vector of A in the Krylov space of 1, whose image A 1 is given, (n,).
+
+    The basis is kept in single precision but for its first vector, 1/√n, and the image of that: the
+    Ritz vector is that one plus a correction, of which seven digits do.
+    """
+    n, dtype = image.shape[0], image.dtype
+    single = jnp.float32
+
+    def extend(k, state):
+        basis, columns = state
+        w = multiply_fn(lax.dynamic_index_in_dim(basis, k, keepdims=False))
+        coordinates = basis @ w
+        w = w - coordinates @ basis
+        lost = jnp.sqrt(coordinates @ coordinates)
+
+        def again(state):
+            w, coordinates = state
+            more = basis @ w
+            return w - more @ basis, coordinates + more
+
+        # Where little is left, once loses orthogonality.
+        twice = w @ w < 0.01 * lost**2
+        w, coordinates = lax.cond(twice, again, lambda state: state, (w, coordinates))
+        return _append(basis, columns, k, w, coordinates, 1e-6 * lost)
+
+    mean = jnp.mean(image)
+    basis = jnp.full((1, n), 1 / n**0.5, single)
+    columns = jnp.zeros((size, size + 1), dtype)
+    for first in range(0, size, SEGMENT):
+        # Rows that are still zero cost as much as others: they come segment by segment.
+        last = min(first + SEGMENT, size)
+        basis = jnp.pad(basis, ((0, last - first), (0, 0)))
+        if first == 0:
+            projected = jnp.zeros(basis.shape[0], dtype).at[0].set(mean)
+            rest = (image - mean) / n**0.5
+            basis, columns = _append(basis, columns, 0, rest, projected, 1e-14 * mean)
+        start = max(first, 1)
+        basis, columns = lax.fori_loop(start, last, extend, (basis, columns))
+    w = _dominant(columns[:, :size].T)
+    return w[0] / n**0.5 + (w.at[0].set(0).astype(single) @ basis[:size]).astype(dtype)
+
+
+def _append(basis: Array, columns: Array, k, w: Array, coordinates: Array, negligible):
+    """The basis with w / ‖w‖ as vector k + 1, and column k of A in that basis."""
+    norm = jnp.sqrt(w @ w)
+    dependent = norm <= negligible
+    w = jnp.where(dependent, 0, w / jnp.where(dependent, 1, norm)).astype(basis.dtype)
+    norm = jnp.where(dependent, 0, norm).astype(columns.dtype)
+    basis = lax.dynamic_update_index_in_dim(basis, w, k + 1, 0)
+    columns = lax.dynamic_update_slice(columns, coordinates.astype(columns.dtype)[None], (k, 0))
+    return basis, lax.dynamic_update_slice(columns, norm[None, None], (k, k + 1))
 
 
 def _dominant(matrix: Array) -> Array:
     """The eigenvector of the eigenvalue with the largest real part, by squaring (I + M/‖M‖)^2^k."""
-    size = matrix.shape[0]
     norm = jnp.linalg.norm(matrix)
-    square = jnp.eye(size, dtype=matrix.dtype) + matrix / jnp.where(norm > 0, norm, 1)
+    square = jnp.eye(matrix.shape[0], dtype=matrix.dtype) + matrix / jnp.where(norm > 0, norm, 1)
 
-    def step(_, m):
-        m = m @ m
-        return m / jnp.linalg.norm(m)
+    def unfinished(state):
+        k, _, change = state
+        return (k < 40) & (change > 1e-14)
 
-    square = lax.fori_loop(0, 40, step, square)
+    def step(state):
+        k, m, _ = state
+        following = m @ m
+        following = following / jnp.linalg.norm(following)
+        return k + 1, following, jnp.linalg.norm(following - m)
+
+    square = lax.while_loop(unfinished, step, (0, square, jnp.asarray(jnp.inf, matrix.dtype)))[1]
     # Every column is the eigenvector, up to its length; the longest is the most accurate.
     return square[:, jnp.argmax(jnp.sum(square**2, axis=0))]
 
@@ -181,33 +233,39 @@ def spread(problem: Problem, residual: Array) -> Array:
     return jnp.max(residual) - jnp.min(residual)
 
 
+def middle(problem: Problem, found: Iterate) -> Array:
+    """log λ*: the middle of the residual; 0 in the total criterion."""
+    if problem.criterion == "total":
+        return jnp.zeros((), found.phi.dtype)
+    return (jnp.max(found.residual) + jnp.min(found.residual)) / 2
+
+
 def iterate(problem: Problem, phi: Array, method: str, rtol: float, max_steps) -> Iterate:
     """Repeat `method` until the spread of r is at most rtol, or rounding, or max_steps is over."""
     advance = METHODS[method]
 
     def unfinished(state):
-        phi, residual, steps, _, stalled = state
+        phi, residual, _, steps, _, stalled = state
         width = spread(problem, residual)
         goal = jnp.maximum(rtol, rounding_floor(problem, phi))
         return (width > goal) & (steps < max_steps) & jnp.isfinite(width) & (stalled < 8)
 
     def step(state):
-        phi, residual, steps, best, stalled = state
-        # Linearised again rather than carried: the policy may be a function.
-        _, policy = linearise(problem, phi)
+        phi, residual, policy, steps, best, stalled = state
         phi, used = advance(problem, phi, residual, policy)
         phi = jnp.where(problem.absorbing, 0, phi)
         if problem.criterion == "average":
             phi = phi - jnp.max(phi)
-        residual, _ = linearise(problem, phi)
+        residual, policy = linearise(problem, phi)
         width = spread(problem, residual)
         # Only near rounding can the width stop falling for good.
         near = width < 1e3 * rounding_floor(problem, phi)
         stalled = jnp.where(near & (width >= best), stalled + 1, 0)
-        return phi, residual, steps + used, jnp.minimum(best, width), stalled
+        return phi, residual, policy, steps + used, jnp.minimum(best, width), stalled
 
-    residual, _ = linearise(problem, phi)
+    residual, policy = linearise(problem, phi)
     zero = jnp.zeros((), jnp.int32)
     infinite = jnp.asarray(jnp.inf, phi.dtype)
-    state = lax.while_loop(unfinished, step, (phi, residual, zero, infinite, zero))
-    return Iterate(*state[:3])
+    state = (phi, residual, policy, zero, infinite, zero)
+    phi, residual, _, steps, _, _ = lax.while_loop(unfinished, step, state)
+    return Iterate(phi, residual, steps)

@@ -16,6 +16,7 @@ one way as back, z decays along a path like exp(-Σ κ_i) with
 length of edges, from the states where λ exp(β c_i) <= 1. λ comes from some power steps.
 """
 
+import ctypes
 from functools import partial
 from typing import NamedTuple
 
@@ -27,20 +28,19 @@ from jax import Array, lax
 from scipy.sparse import csgraph
 
 from klcontrol.aggregation import (
-    Generator,
     build_levels,
     cycle,
     fill_levels,
+    gather,
     invert_coarsest,
-    multiply,
 )
 from klcontrol.bellman import linearise, rounding_floor
 from klcontrol.dynamics import stay_probabilities
 from klcontrol.iterations import Iterate, iterate, power, spread
 from klcontrol.problem import Problem
 
-DIRECTIONS = 10
-RESTARTS = 4
+DIRECTIONS = 8
+RESTARTS = 5
 LINEAR_RTOL = 1e-2
 MAX_LINEAR_RTOL = 0.1
 START_STEPS = 3
@@ -48,6 +48,8 @@ START_STEPS = 3
 PATIENCE = 4
 # Products with q, where those steps lead no further.
 POLISHING_STEPS = 5_000
+# From so many states on, memory that is free is worth returning.
+MANY_STATES = 100_000
 
 
 def newton(problem: Problem, rtol: float, max_steps: int) -> Iterate:
@@ -58,12 +60,17 @@ def newton(problem: Problem, rtol: float, max_steps: int) -> Iterate:
     linked = np.asarray(problem.q.probabilities).T > 0
     linked = linked & (indices != own) & ~absorbing & ~absorbing[indices]
     levels, last = build_levels(indices, linked)
-    indices = jnp.asarray(indices)
+    indices = levels[0].indices if levels else last
     del linked
     best = _Best(np.inf, None, None, 0)
+    many = problem.num_states >= MANY_STATES
+    if many:
+        _return_freed_memory(levels)
     phi = _start(problem)
+    if many:
+        _return_freed_memory(phi)
     for step in range(max_steps + 1):
-        residual, policy = _linearise(problem, phi)
+        residual = _residual(problem, phi)
         width = float(spread(problem, residual))
         if best.phi is None or width < best.width:
             best = _Best(width if np.isfinite(width) else np.inf, phi, residual, step)
@@ -74,9 +81,9 @@ def newton(problem: Problem, rtol: float, max_steps: int) -> Iterate:
             break
         # Far from the solution Newton's method itself is not worth more.
         wanted = max(min(MAX_LINEAR_RTOL, width), LINEAR_RTOL, 0.1 * goal / width)
-        law = jax.nn.softmax(2 * phi + problem.beta * problem.cost)
-        numbers = (levels, last, indices, policy, residual, law, problem.absorbing, wanted)
-        phi = phi + _evaluate(*numbers, average=problem.criterion == "average")
+        phi = phi + _evaluate(problem, levels, last, indices, phi, residual, wanted)
+        if many:
+            _return_freed_memory(phi)
     found = Iterate(best.phi, best.residual, jnp.asarray(step, jnp.int32))
     if best.width > goal and step < max_steps:
         # Where drift is so strong that cycles stall, products alone carry the errors out.
@@ -95,33 +102,44 @@ class _Best(NamedTuple):
     step: int
 
 
+def _return_freed_memory(computed) -> None:
+    """Once `computed` is there, have the C library return what is free; glibc keeps small pieces.
+
+    At a million states that is a third of the memory of the process.
+    """
+    jax.block_until_ready(computed)
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError, TypeError):
+        return  # another C library, which needs no asking
+
+
 @partial(jax.jit, static_argnames=("rtol",))
 def _polish(problem: Problem, phi: Array, rtol: float) -> Iterate:
     return iterate(problem, phi, "power", rtol, POLISHING_STEPS)
 
 
-_linearise = jax.jit(linearise)
+@jax.jit
+def _residual(problem: Problem, phi: Array) -> Array:
+    return linearise(problem, phi)[0]
 
 
-@partial(jax.jit, static_argnames=("average",))
-def _evaluate(levels, last, indices, policy, residual, law, absorbing, rtol, *, average):
+@jax.jit
+def _evaluate(problem, levels, last, indices, phi, residual, rtol):
     """δ with (I - P) δ + ℓ 1 = r approximately; ℓ = 0 in the total criterion.
 
     Under the average criterion I - P is singular, and r - ℓ 1 in its range if ℓ = π·r, π the
     invariant law of P. `law` stands for π: everything is projected to law·v = 0 along constants,
     which changes little if law is like π, and is right, if slow, whatever it is.
     """
-    own = jnp.arange(indices.shape[1])
-    probabilities = policy.probabilities.T
-    ends = absorbing[indices]
-    exits = jnp.where(absorbing, 1, jnp.sum(jnp.where(ends, probabilities, 0), axis=0))
-    stays = (indices == own) | ends | absorbing
     # Rounded to single precision the weights are those of a chain close by; what matters is that
     # the diagonal is their sum in double precision, so that constants stay in the null space.
-    weights = jnp.where(stays, 0, probabilities).astype(jnp.float32)
-    diagonal = jnp.sum(weights.astype(residual.dtype), axis=0) + exits
-    exact = Generator(weights, exits, jnp.where(diagonal > 0, diagonal, 1))
+    weights, exits = _weights(problem, indices, phi)
+    diagonal = lax.fori_loop(0, len(weights), lambda k, total: total + weights[k], exits)
+    diagonal = jnp.where(diagonal > 0, diagonal, 1)
     generators = fill_levels(levels, last, weights, exits.astype(jnp.float32))
+    average = problem.criterion == "average"
+    law = jax.nn.softmax(2 * phi + problem.beta * problem.cost)
     masses = law.astype(jnp.float32)
     for level, generator in zip(levels, generators[1:]):
         size = generator.exits.shape[0]
@@ -137,7 +155,13 @@ def _evaluate(levels, last, indices, policy, residual, law, absorbing, rtol, *, 
         return cycle(levels, generators, last, inverse, v)
 
     def product(v):
-        return project(multiply(indices, exact, v.astype(residual.dtype)))
+        v = v.astype(residual.dtype)
+
+        # A loop, since XLA would keep all weights and gathered v in double precision at once.
+        def subtract(k, y):
+            return y - weights[k] * gather(v, indices[k])
+
+        return project(lax.fori_loop(0, len(weights), subtract, diagonal * v))
 
     rest = project(residual)
     target = rtol * jnp.linalg.norm(rest)
@@ -152,6 +176,40 @@ def _evaluate(levels, last, indices, policy, residual, law, absorbing, rtol, *, 
 
     state = (jnp.zeros_like(rest), rest, 0)
     return lax.while_loop(unfinished, restart, state)[0]
+
+
+def _weights(problem: Problem, indices: Array, phi: Array) -> tuple[Array, Array]:
+    """The policy's probabilities to other states, (d, n) in single precision, and to the ends.
+
+    Successor by successor, so that no (n, d) array in double precision is needed.
+    """
+    d, n = indices.shape
+    q, absorbing, own = (
+        problem.q.probabilities,
+        problem.absorbing,
+        jnp.arange(n, dtype=indices.dtype),
+    )
+
+    def rise(k):
+        return jnp.where(q[:, k] > 0, gather(phi, indices[k]) - phi, -jnp.inf)
+
+    def share(k):
+        return q[:, k] * jnp.exp(rise(k) - top)
+
+    def add(k, sums):
+        into = share(k)
+        return sums[0] + into, sums[1] + jnp.where(gather(absorbing, indices[k]), into, 0)
+
+    def fill(k, weights):
+        stays = (indices[k] == own) | gather(absorbing, indices[k]) | absorbing
+        weight = jnp.where(stays, 0, share(k) / total)
+        return lax.dynamic_update_index_in_dim(weights, weight.astype(jnp.float32), k, 0)
+
+    # Loops, since XLA would work on all successors at once.
+    top = lax.fori_loop(0, d, lambda k, top: jnp.maximum(top, rise(k)), jnp.full(n, -jnp.inf))
+    total, ends = lax.fori_loop(0, d, add, (jnp.zeros(n), jnp.zeros(n)))
+    weights = lax.fori_loop(0, d, fill, jnp.zeros((d, n), jnp.float32))
+    return weights, jnp.where(absorbing, 1, ends / total)
 
 
 def _gcr(product_fn, precondition_fn, r: Array, target) -> tuple[Array, Array]:
@@ -186,8 +244,8 @@ def _gcr(product_fn, precondition_fn, r: Array, target) -> tuple[Array, Array]:
         return (
             k + 1,
             rest - step_length * w,
-            zs.at[k].set(z),
-            ws.at[k].set(w),
+            lax.dynamic_update_index_in_dim(zs, z, k, 0),
+            lax.dynamic_update_index_in_dim(ws, w, k, 0),
             triangle.at[:, k].set(column),
             along.at[k].set(step_length),
         )
@@ -196,9 +254,7 @@ def _gcr(product_fn, precondition_fn, r: Array, target) -> tuple[Array, Array]:
     state = (0, r, small, small, triangle, along)
     _, rest, zs, _, triangle, along = lax.while_loop(unfinished, step, state)
     lengths = jax.scipy.linalg.solve_triangular(triangle, along)
-    x = jnp.zeros_like(r)
-    for k in range(DIRECTIONS):
-        x = x + lengths[k] * zs[k]
+    x = lax.fori_loop(0, DIRECTIONS, lambda k, x: x + lengths[k] * zs[k], jnp.zeros_like(r))
     return x, rest
 
 
@@ -208,10 +264,9 @@ def _start(problem: Problem) -> Array:
     phi = jnp.zeros_like(problem.cost)
     if average:
         for _ in range(START_STEPS):
-            residual, _ = _linearise(problem, phi)
             phi, _ = _power(problem, phi)
             phi = phi - jnp.max(phi)
-        residual = np.asarray(_linearise(problem, phi)[0])
+        residual = np.asarray(_residual(problem, phi))
         level = float(residual[int(np.argmax(np.asarray(phi)))])
     else:
         level = 0.0

@@ -30,7 +30,8 @@ from klcontrol.certificate import Certificate, collatz_wielandt
 from klcontrol.connectivity import cycle_period
 from klcontrol.dynamics import Neighbours, as_neighbours, is_concrete, pattern
 from klcontrol.implicit import principal
-from klcontrol.iterations import Iterate, iterate, spread
+from klcontrol.iterations import METHODS as ITERATIONS
+from klcontrol.iterations import Iterate, iterate, middle, spread
 from klcontrol.newton import newton
 from klcontrol.problem import Problem
 
@@ -179,8 +180,26 @@ def solve(
     if max_steps is not None and (not isinstance(max_steps, (int, np.integer)) or max_steps < 1):
         raise ValueError(f"max_steps: expected a positive integer, got {max_steps!r}")
     _check_method(problem, method)
-    found, level = principal(_iterate_fn(method, float(rtol), max_steps), problem)
-    return _solution(problem, found, level, float(rtol))
+    rtol, known = float(rtol), is_concrete(*jax.tree.leaves(problem))
+    if not known:
+        found, level = principal(_IterateFn(method, rtol, max_steps), problem)
+        return _solution(problem, found, level, rtol)
+    # The same without the machinery of derivatives, which costs as much as a small solve.
+    for name, limit in _plan(problem, method, max_steps, known):
+        if name in ITERATIONS:
+            solution = _iterate_and_prove(problem, name, rtol, limit)
+        else:
+            found = _find(problem, name, rtol, limit)
+            solution = _solution(problem, found, middle(problem, found), rtol)
+        if int(solution.stats.status) <= Status.ROUNDING:
+            break
+    return solution
+
+
+@partial(jax.jit, static_argnames=("method", "rtol"))
+def _iterate_and_prove(problem: Problem, method: str, rtol: float, max_steps) -> Solution:
+    found = iterate(problem, jnp.zeros_like(problem.cost), method, rtol, max_steps)
+    return _solution(problem, found, middle(problem, found), rtol)
 
 
 @partial(jax.jit, static_argnames=("rtol",))
@@ -248,6 +267,35 @@ def _iterate(problem, phi, method, rtol, max_steps):
     return iterate(problem, phi, method, rtol, max_steps)
 
 
+def _plan(problem: Problem, method: str, max_steps: int | None, known: bool):
+    """Methods to try one after the other, each with its limit of steps."""
+
+    def stage(name: str) -> tuple[str, int]:
+        return name, max_steps or MAX_STEPS[name]
+
+    if method != "auto":
+        if method not in ITERATIONS and not known:
+            raise ValueError(f"method: {method!r} runs outside jit and vmap; use 'krylov' there")
+        return (stage(method),)
+    n, entries = problem.num_states, not callable(problem.q)
+    if n <= SMALL and entries:
+        return (stage("inverse"),)
+    limit = stage("krylov")[1]
+    last = "inverse" if n <= ELIMINATION_STATES else "aggregation"
+    hard = n <= ELIMINATION_STATES or isinstance(problem.q, Neighbours)
+    if not (known and entries and hard) or limit <= EASY_STEPS:
+        return (("krylov", limit),)
+    return ("krylov", EASY_STEPS), stage(last)
+
+
+def _find(problem: Problem, method: str, rtol: float, max_steps: int) -> Iterate:
+    if method == "aggregation":
+        return newton(problem, rtol, max_steps)
+    if method == "arpack":
+        return _arpack(problem, rtol, max_steps)
+    return _iterate(problem, jnp.zeros_like(problem.cost), method, rtol, max_steps)
+
+
 class _IterateFn(NamedTuple):
     """A method with its options; two of equal options are equal, so that jit traces once."""
 
@@ -256,41 +304,16 @@ class _IterateFn(NamedTuple):
     max_steps: int | None
 
     def __call__(self, problem: Problem) -> Iterate:
-        start = jnp.zeros_like(problem.cost)
-        limit = self.max_steps
-        if self.method in ("power", "krylov", "inverse"):
-            limit = limit or MAX_STEPS[self.method]
-            return _iterate(problem, start, self.method, self.rtol, limit)
         # Here and not before: under grad alone these values are known, those of solve are not.
         known = is_concrete(*jax.tree.leaves(problem))
-        if self.method != "auto" and not known:
-            raise ValueError(
-                f"method: {self.method!r} runs outside jit and vmap; use 'krylov' there"
-            )
-        if self.method == "aggregation":
-            return newton(problem, self.rtol, limit or MAX_STEPS["aggregation"])
-        if self.method == "arpack":
-            return _arpack(problem, self.rtol, limit or MAX_STEPS["arpack"])
-        return self._auto(problem, start, known)
-
-    def _auto(self, problem: Problem, start: Array, known: bool) -> Iterate:
-        n, limit = problem.num_states, self.max_steps or MAX_STEPS["krylov"]
-        if n <= SMALL and not callable(problem.q):
-            return _iterate(problem, start, "inverse", self.rtol, limit)
-        hard = n <= ELIMINATION_STATES or isinstance(problem.q, Neighbours)
-        if callable(problem.q) or not known or not hard:
-            return _iterate(problem, start, "krylov", self.rtol, limit)
-        found = _iterate(problem, start, "krylov", self.rtol, min(limit, EASY_STEPS))
-        goal = max(self.rtol, float(rounding_floor(problem, found.phi)))
-        if float(spread(problem, found.residual)) <= goal or limit <= EASY_STEPS:
-            return found
-        if n <= ELIMINATION_STATES:
-            return _iterate(problem, start, "inverse", self.rtol, limit)
-        return newton(problem, self.rtol, self.max_steps or MAX_STEPS["aggregation"])
-
-
-def _iterate_fn(method: str, rtol: float, max_steps: int | None) -> _IterateFn:
-    return _IterateFn(method, rtol, max_steps)
+        plan = _plan(problem, self.method, self.max_steps, known)
+        for name, limit in plan:
+            found = _find(problem, name, self.rtol, limit)
+            if len(plan) > 1:
+                goal = max(self.rtol, float(rounding_floor(problem, found.phi)))
+                if float(spread(problem, found.residual)) <= goal:
+                    break
+        return found
 
 
 def _arpack(problem: Problem, rtol: float, max_steps: int) -> Iterate:

@@ -5,7 +5,9 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
 
     domains         Ball, Box
     system          System
-    systems         pendulum, path following, Van der Pol and others
+    systems         pendulum, path following, ducted fan, n links and others
+    mechanics       poles on carts and on each other
+    vehicles        a fan, a quadrotor and a jet that hover
     lqr             lqr: the linear regulator and its quadratic Lyapunov function
     conditions      lie_derivative, lyapunov_risk
     networks        Lyapunov functions and controllers as flax modules
@@ -25,14 +27,21 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     local           the ellipsoid around the equilibrium
     obligations     verify: the whole proof
     shells          verify_shell: the paper's own statement
+    attraction      verify_region: the region of a quadratic V, in six dimensions and more
+    regional        V̇ as a quadratic form, and branch and bound with it
+    secants, affine F with f(x) = F(x)(x - x*), to first order in the place within a box
+    definite        whether a form is negative in a box and a ball: the S-procedure
     certificate     a proof as a file
-    jets, replay    replay: the file checked again in ball arithmetic
+    jets, claims    derivatives in ball arithmetic, and what a file claims in terms of them
+    spans           the same for many boxes at once, by plain NumPy with proved rounding
+    covers, replay  replay: the file checked again
     polynomials     Polynomial; Taylor polynomials of JAX functions
     sos             sos: Lyapunov functions by sums of squares, the classical baseline
     smt, dreal      smt2, dreal.check: the same statements for dReal
 """
 
 from lyapjax import dreal, systems
+from lyapjax.attraction import Region, verify_region
 from lyapjax.ball import evaluate_balls
 from lyapjax.certificate import Certificate, certificate
 from lyapjax.conditions import lie_derivative, lyapunov_risk
@@ -86,6 +95,7 @@ __all__ = [
     "Program",
     "Proof",
     "Recipe",
+    "Region",
     "Regulator",
     "Replay",
     "Result",
@@ -119,5 +129,6 @@ __all__ = [
     "systems",
     "trace",
     "verify",
+    "verify_region",
     "verify_shell",
 ]

@@ -7,7 +7,7 @@ operation of a program is carried over by the chain rule,
 
 The derivatives are formed here from the values alone; nothing of JAX's differentiation is used. At
 kinks (abs, max, min) the gradient encloses all slopes, which is what the mean value form needs;
-the Hessian is unknown there.
+the Hessian is unknown there. In place of each ball may stand a `spans.Span`: many boxes at once.
 """
 
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from flint import arb
 
 from lyapjax import ball
 from lyapjax.program import Program
+from lyapjax.spans import Span
 
 UNKNOWN = arb(0, "inf")
 
@@ -85,7 +86,7 @@ def mul(x: Jet, y: Jet) -> Jet:
 
 def square(x: Jet) -> Jet:
     """x²."""
-    return chain(x, ball.FUNCTIONS["square"](x.value), 2 * x.value, lambda: arb(2))
+    return chain(x, _fn("square", x.value), 2 * x.value, lambda: arb(2))
 
 
 def power(x: Jet, n: int) -> Jet:
@@ -97,7 +98,9 @@ def power(x: Jet, n: int) -> Jet:
         return chain(x, UNKNOWN, UNKNOWN, lambda: UNKNOWN)
 
     def of(k: int) -> arb:
-        return arb(1) if k == 0 else ball.integer_pow(v, k)
+        if k == 0:
+            return arb(1)
+        return v.integer_pow(k) if isinstance(v, Span) else ball.integer_pow(v, k)
 
     return chain(
         x, of(n), n * of(n - 1), lambda: n * (n - 1) * of(n - 2) if n not in (0, 1) else arb(0)
@@ -109,7 +112,9 @@ def div(x: Jet, y: Jet) -> Jet:
     return mul(x, power(y, -1))
 
 
-def _fn(name: str, v: arb) -> arb:
+def _fn(name: str, v):
+    if isinstance(v, Span):
+        return v.apply(name)
     found = ball.FUNCTIONS[name](v)
     return found if found.is_finite() else UNKNOWN
 
@@ -160,10 +165,10 @@ def _unary(name: str, x: Jet) -> Jet:
         first = slope if name == "asin" else -slope
         return chain(x, y, first, lambda: first * v / rest if rest > 0 else UNKNOWN)
     if name == "sech2":
-        t = ball.FUNCTIONS["tanh"](v)
+        t = _fn("tanh", v)
         return chain(x, y, -2 * t * y, lambda: y * (6 * t * t - 2))
     if name == "dlogistic":
-        s = ball.FUNCTIONS["logistic"](v)
+        s = _fn("logistic", v)
         return chain(x, y, y * (1 - 2 * s), lambda: y * (1 - 6 * y))
     raise NotImplementedError(f"fn: no derivative in balls of the operation {name!r}")
 

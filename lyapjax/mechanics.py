@@ -81,7 +81,7 @@ def n_link(
     centres: Sequence[float] | None = None,
     inertias: Sequence[float] | None = None,
     gravity: float = 9.81,
-    radius: float = 1.0,
+    radius: float = 3.0,
 ) -> System:
     """n links balanced upright, the paper's humanoid, with a torque on each.
 
@@ -168,7 +168,7 @@ def cart_pole(
     pole: float = 0.1,
     half_length: float = 0.5,
     gravity: float = 9.8,
-    radius: float = 3.0,
+    radius: float = 5.0,
 ) -> System:
     """A pole on a cart that is pushed; no friction.
 

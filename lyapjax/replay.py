@@ -1,5 +1,9 @@
 """`replay`: a certificate is checked again in ball arithmetic, without the prover's bounds.
 
+Ball arithmetic takes a millisecond a box. A certificate of very many boxes is checked on all of
+them by plain NumPy intervals whose rounding is proved (`spans`), and on some, drawn at random, in
+balls too.
+
 What it shares with the prover is the reading of steps in balls (`ball`) and the extent of an
 ellipsoid (`local.reach`), both in Arb; no floating-point bound, no XLA, no derivative of JAX.
 
@@ -27,14 +31,16 @@ import numpy as np
 from flint import arb, arb_mat, ctx
 
 from lyapjax.ball import BITS, balls
-from lyapjax.certificate import BOXES, PARTS, Certificate, digests, inexact, read_program
-from lyapjax.domains import Ball, Box
-from lyapjax.jets import Jet, add, constant, evaluate_jets, mul, square, sub, variable
+from lyapjax.certificate import BOXES, PARTS, Certificate, digests
+from lyapjax.claims import Claim, either
+from lyapjax.covers import is_covered
+from lyapjax.jets import evaluate_jets
 from lyapjax.local import reach
-from lyapjax.obligations import claimed
 from lyapjax.proving import Verdict
 
 MAX_DEPTH = 12
+AT_ONCE = 4096  # boxes in one array
+NUM_DRAWN = 1000  # boxes that are checked in balls too, where arrays have checked all
 
 
 class Replay(NamedTuple):
@@ -62,78 +68,67 @@ class Replay(NamedTuple):
     seconds: float
 
 
+class Budget(NamedTuple):
+    """When to stop, and how many boxes of an obligation are checked in balls alone (None: all)."""
+
+    deadline: float
+    num_balls: int | None
+
+
 class _Failed(Exception):
     """An obligation that does not hold, as far as can be told."""
 
 
-def is_covered(lo: np.ndarray, hi: np.ndarray, los: np.ndarray, his: np.ndarray) -> bool:
-    """Whether boxes cover a box: by cutting it where no box is cut, down to single ones.
-
-    Sufficient, and also necessary for boxes that came from cutting.
-    """
-    work = [(lo, hi, los, his)]
-    while work:
-        lo, hi, los, his = work.pop()
-        if ((los <= lo) & (his >= hi)).all(axis=1).any():
-            continue
-        meets = np.where(lo < hi, (los < hi) & (his > lo), (los <= lo) & (his >= hi)).all(axis=1)
-        los, his = los[meets], his[meets]
-        cut = _clean_cut(lo, hi, los, his)
-        if cut is None:
-            return False
-        axis, at = cut
-        left, right = los[:, axis] < at, his[:, axis] > at
-        middle_hi, middle_lo = hi.copy(), lo.copy()
-        middle_hi[axis] = middle_lo[axis] = at
-        work += [(lo, middle_hi, los[left], his[left]), (middle_lo, hi, los[right], his[right])]
-    return True
-
-
-def _clean_cut(lo, hi, los, his) -> tuple[int, float] | None:
-    """A plane through the box that no box crosses; halves first, as they were made."""
-    middle = 0.5 * lo + 0.5 * hi
-    for axis in range(len(lo)):
-        places = los[:, axis]
-        places = np.unique(places[(places > lo[axis]) & (places < hi[axis])])
-        nearest = places[np.argsort(np.abs(places - middle[axis]), kind="stable")]
-        for at in nearest.tolist():
-            if not ((los[:, axis] < at) & (his[:, axis] > at)).any():
-                return axis, at
-    return None
-
-
-def _mean_value(jet_at: Callable, lo, hi) -> arb:
-    """A ball around a function on a box: its value and its mean value form, intersected."""
-    over = jet_at(balls(lo, hi))
-    middle = 0.5 * lo + 0.5 * hi
-    centre = jet_at(balls(middle))
-    total = centre.value
-    for g, x, m in zip(over.gradient, balls(lo, hi), middle.tolist()):
-        total += g * (x - arb(m))
-    if not total.is_finite():
-        return over.value
-    return total.intersection(over.value) if over.value.is_finite() else total
-
-
-def _check(name: str, los, his, holds: Callable, deadline: float) -> int:
+def _check(name: str, los, his, holds: Callable, budget: "Budget") -> int:
     """Check `holds(lo, hi)` on every box, or on its parts; the number of boxes looked at."""
+    count, num = 0, budget.num_balls
+    if num is not None and len(los) > num:
+        count = _check_all(name, los, his, holds, budget)
+        chosen = np.random.default_rng(0).choice(len(los), min(num, NUM_DRAWN), replace=False)
+        los, his = los[chosen], his[chosen]
     work = [(lo, hi, 0) for lo, hi in zip(los, his)]
-    count = 0
     while work:
         lo, hi, depth = work.pop()
         count += 1
         if holds(lo, hi):
             continue
-        if depth >= MAX_DEPTH:
-            raise _Failed(f"{name}: the box from {lo.tolist()} to {hi.tolist()} is not proved")
-        if time.perf_counter() > deadline:
-            raise _Failed(f"{name}: the time is over")
+        _give_up(name, lo, hi, depth, budget)
         axis = int(np.argmax(hi - lo))
         at = 0.5 * lo[axis] + 0.5 * hi[axis]
         below, above = hi.copy(), lo.copy()
         below[axis] = above[axis] = at
         work += [(lo, below, depth + 1), (above, hi, depth + 1)]
     return count
+
+
+def _check_all(name: str, los, his, holds: Callable, budget: "Budget") -> int:
+    """`_check` by arrays."""
+    work = [(los, his, 0)]
+    count = 0
+    while work:
+        lo, hi, depth = work.pop()
+        if len(lo) > AT_ONCE:
+            work.append((lo[AT_ONCE:], hi[AT_ONCE:], depth))
+            lo, hi = lo[:AT_ONCE], hi[:AT_ONCE]
+        count += len(lo)
+        left = ~holds(lo, hi)
+        if not left.any():
+            continue
+        lo, hi = lo[left], hi[left]
+        _give_up(name, lo[0], hi[0], depth, budget)
+        rows, axis = np.arange(len(lo)), np.argmax(hi - lo, axis=1)
+        at = 0.5 * lo[rows, axis] + 0.5 * hi[rows, axis]
+        below, above = hi.copy(), lo.copy()
+        below[rows, axis] = above[rows, axis] = at
+        work.append((np.concatenate([lo, above]), np.concatenate([below, hi]), depth + 1))
+    return count
+
+
+def _give_up(name: str, lo, hi, depth: int, budget: "Budget") -> None:
+    if depth >= MAX_DEPTH:
+        raise _Failed(f"{name}: the box from {lo.tolist()} to {hi.tolist()} is not proved")
+    if time.perf_counter() > budget.deadline:
+        raise _Failed(f"{name}: the time is over")
 
 
 def _exact(values: np.ndarray) -> arb_mat:
@@ -159,98 +154,7 @@ def _is_definite(matrix: arb_mat) -> bool:
     return True
 
 
-class Claim:
-    """The numbers and functions of a certificate, as exact balls."""
-
-    def __init__(self, document: dict):
-        self.V, self.f = (read_program(document[name]) for name in ("V", "f"))
-        self.x = inexact(document["equilibrium"])
-        self.n = len(self.x)
-        numbers = inexact(document["domain"]["numbers"])
-        self.is_ball = document["domain"]["kind"] == "ball"
-        self.radius, self.centre = numbers[0], numbers[1:]
-        self.lo, self.hi = numbers[: self.n], numbers[self.n :]
-        if self.is_ball:
-            ends = [
-                [arb(c) + sign * arb(self.radius) for c in self.centre.tolist()] for sign in (-1, 1)
-            ]
-            self.lo = np.array([np.nextafter(float(v.lower()), -np.inf) for v in ends[0]])
-            self.hi = np.array([np.nextafter(float(v.upper()), np.inf) for v in ends[1]])
-        self.c1, self.c2 = (float.fromhex(document["levels"][key]) for key in ("c1", "c2"))
-        local = document["local"]
-        self.P = inexact(local["P"])
-        self.level, self.core = (float.fromhex(local[key]) for key in ("level", "core"))
-
-    @property
-    def statement(self) -> str:
-        """What the numbers claim, in words."""
-        if self.is_ball:
-            domain = Ball(float(self.radius), tuple(self.centre.tolist()))
-        else:
-            domain = Box(tuple(self.lo.tolist()), tuple(self.hi.tolist()))
-        return claimed(self.c2, domain, self.x)
-
-    def coordinates(self, x, order: int) -> list[Jet]:
-        """x as jets."""
-        return [variable(v, i, self.n, order) for i, v in enumerate(x)]
-
-    def gauge(self, x) -> Jet:
-        """‖x - centre‖² - radius²."""
-        radius = constant(arb(self.radius) ** 2, self.n, 1)
-        return sub(self._squares(x, self.centre), radius)
-
-    def _squares(self, x, centre) -> Jet:
-        total = constant(arb(0), self.n, 1)
-        for jet, c in zip(self.coordinates(x, 1), centre.tolist()):
-            total = add(total, square(sub(jet, constant(arb(c), self.n, 1))))
-        return total
-
-    def W(self, x) -> Jet:
-        """(x - x*)'P(x - x*)."""
-        away = self._away(x)
-        total = constant(arb(0), self.n, 1)
-        for i in range(self.n):
-            total = add(total, mul(constant(arb(self.P[i, i]), self.n, 1), square(away[i])))
-            for j in range(i):
-                both = arb(self.P[i, j]) + arb(self.P[j, i])
-                term = mul(away[i], away[j])
-                total = add(total, mul(constant(both, self.n, 1), term))
-        return total
-
-    def _away(self, x) -> list[Jet]:
-        jets = self.coordinates(x, 1)
-        return [sub(jet, constant(arb(c), self.n, 1)) for jet, c in zip(jets, self.x.tolist())]
-
-    def V_of(self, x) -> Jet:
-        """V."""
-        return evaluate_jets(self.V, list(x), 1)[0].item()
-
-    def slope_of_V(self, x) -> Jet:
-        """V̇ = ∇V'f and its gradient ∇²V f + J'∇V."""
-        v = evaluate_jets(self.V, list(x), 2)[0].item()
-        f = evaluate_jets(self.f, list(x), 1)[0]
-        total = constant(arb(0), self.n, 1)
-        for i in range(self.n):
-            row = tuple(v.hessian[i * self.n : (i + 1) * self.n])
-            total = add(total, mul(Jet(v.gradient[i], row), f[i]))
-        return total
-
-    def slope_of_W(self, x) -> Jet:
-        """Ẇ / 2 = (x - x*)'P f."""
-        f, away = evaluate_jets(self.f, list(x), 1)[0], self._away(x)
-        total = constant(arb(0), self.n, 1)
-        for i in range(self.n):
-            for j in range(self.n):
-                p = constant(arb(self.P[i, j]), self.n, 1)
-                total = add(total, mul(mul(p, away[j]), f[i]))
-        return total
-
-    def outside(self, lo, hi) -> bool:
-        """Whether a box is certainly outside of the ball."""
-        return self.is_ball and bool(_mean_value(self.gauge, lo, hi) > 0)
-
-
-def _local(claim: Claim, boxes, deadline: float) -> int:
+def _local(claim: Claim, boxes, budget: Budget) -> int:
     """The ellipsoid converges to the equilibrium."""
     f = evaluate_jets(claim.f, balls(claim.x).tolist(), 1)[0]
     if not all(jet.value == 0 for jet in f):
@@ -283,29 +187,26 @@ def _local(claim: Claim, boxes, deadline: float) -> int:
     if not is_covered(lo, hi, *boxes):
         raise _Failed("local: the boxes do not cover {W <= level}")
 
-    def holds(lo, hi) -> bool:
-        w = _mean_value(claim.W, lo, hi)
-        if w < claim.core or w > claim.level:
-            return True
-        return bool(_mean_value(claim.slope_of_W, lo, hi) < 0)
+    holds = either(
+        claim.below(claim.W, claim.core),
+        claim.above(claim.W, claim.level),
+        claim.below(claim.slope_of_W, 0.0),
+    )
+    return _check("local", *boxes, holds, budget)
 
-    return _check("local", *boxes, holds, deadline)
 
-
-def _core(claim: Claim, boxes, deadline: float) -> int:
+def _core(claim: Claim, boxes, budget: Budget) -> int:
     """{V <= c1} lies in the ellipsoid."""
     if not is_covered(claim.lo, claim.hi, *boxes):
         raise _Failed("core: the boxes do not cover the domain")
 
-    def holds(lo, hi) -> bool:
-        if _mean_value(claim.V_of, lo, hi) > claim.c1:
-            return True
-        return bool(_mean_value(claim.W, lo, hi) < claim.level) or claim.outside(lo, hi)
-
-    return _check("core", *boxes, holds, deadline)
+    holds = either(
+        claim.above(claim.V_of, claim.c1), claim.below(claim.W, claim.level), claim.outside
+    )
+    return _check("core", *boxes, holds, budget)
 
 
-def _boundary(claim: Claim, boxes, deadline: float) -> int:
+def _boundary(claim: Claim, boxes, budget: Budget) -> int:
     """The level set stays inside."""
     faces = [(claim.lo, claim.hi)]
     if not claim.is_ball:
@@ -321,41 +222,43 @@ def _boundary(claim: Claim, boxes, deadline: float) -> int:
         if not is_covered(lo, hi, boxes[0][there], boxes[1][there]):
             raise _Failed("boundary: the boxes do not cover the boundary of the domain")
 
-    def holds(lo, hi) -> bool:
-        if claim.is_ball and not _mean_value(claim.gauge, lo, hi).contains(0):
-            return True
-        return bool(_mean_value(claim.V_of, lo, hi) > claim.c2)
-
-    return _check("boundary", *boxes, holds, deadline)
+    within = [claim.below(claim.gauge, 0.0)] if claim.is_ball else []
+    holds = either(claim.outside, *within, claim.above(claim.V_of, claim.c2))
+    return _check("boundary", *boxes, holds, budget)
 
 
-def _shell(claim: Claim, boxes, deadline: float) -> int:
+def _shell(claim: Claim, boxes, budget: Budget) -> int:
     """V falls between the levels."""
     if claim.c1 >= claim.c2:
         return 0  # then {V <= c2} lies in the ellipsoid
     if not is_covered(claim.lo, claim.hi, *boxes):
         raise _Failed("shell: the boxes do not cover the domain")
 
-    def holds(lo, hi) -> bool:
-        v = _mean_value(claim.V_of, lo, hi)
-        if v < claim.c1 or v > claim.c2 or claim.outside(lo, hi):
-            return True
-        return bool(_mean_value(claim.slope_of_V, lo, hi) < 0)
-
-    return _check("shell", *boxes, holds, deadline)
+    holds = either(
+        claim.below(claim.V_of, claim.c1),
+        claim.above(claim.V_of, claim.c2),
+        claim.outside,
+        claim.below(claim.slope_of_V, 0.0),
+    )
+    return _check("shell", *boxes, holds, budget)
 
 
 OBLIGATIONS = {"local": _local, "core": _core, "boundary": _boundary, "shell": _shell}
 
 
-def replay(proof, *, max_seconds: float = 600.0, callback_fn=None) -> Replay:
+def replay(
+    proof, *, max_seconds: float = 600.0, num_balls: int = 100_000, callback_fn=None
+) -> Replay:
     """Check a certificate again, by arithmetic that shares nothing with the prover.
 
         x(0) ∈ D, V(x(0)) <= c2   implies   x(t) → x*
 
     Args:
       proof: a `Certificate`, or the path of a file that one was saved to.
-      max_seconds: for all of it; some milliseconds a box.
+      max_seconds: for all of it; some milliseconds a box in balls, microseconds in arrays.
+      num_balls: an obligation of more boxes is checked on all of them by plain NumPy intervals, and
+        in ball arithmetic on 1000 of them. Functions with kinks or logarithms are always checked in
+        balls.
       callback_fn: called with (obligation, number of boxes) when one has been checked.
 
     Returns:
@@ -385,8 +288,9 @@ def replay(proof, *, max_seconds: float = 600.0, callback_fn=None) -> Replay:
         claim = Claim(found.document)
         if found.statement != claim.statement:
             raise _Failed(f"statement: the numbers say: {claim.statement}")
+        budget = Budget(start + max_seconds, num_balls if claim.is_plain else None)
         for name, check in OBLIGATIONS.items():
-            number = check(claim, found.boxes[name], start + max_seconds)
+            number = check(claim, found.boxes[name], budget)
             count += number
             if callback_fn is not None:
                 callback_fn(name, number)

@@ -119,7 +119,7 @@ def planar_quadrotor(
     inertia: float = 0.00383,
     arm: float = 0.25,
     gravity: float = 9.81,
-    radius: float = 3.0,
+    radius: float = 10.0,
 ) -> System:
     """A quadrotor that moves in a vertical plane.
 

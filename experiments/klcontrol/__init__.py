@@ -1,3 +1,3 @@
 """Experiments of `klcontrol`: learning beside exact solutions, stability, worlds, speed."""
 
-EXPERIMENTS = ("gridworld", "large", "convergence", "stability", "scaling", "from_log")
+EXPERIMENTS = ("gridworld", "worlds", "large", "convergence", "stability", "scaling", "from_log")

@@ -1,5 +1,7 @@
 """Benchmark rows of `klcontrol`: solve beside scipy's eigs and value iteration; learning."""
 
+import importlib.util
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,9 +81,56 @@ def _eigs_on_grid(extent: int, cost: float) -> Contest:
     return Contest(ours, {"scipy eigs (λ only)": eigs}, difference, 1e-8)
 
 
+def _general_solver(extent: int) -> Contest:
+    """QuantEcon's policy iteration, with actions listed for it: p*, q, and single moves.
+
+    Discounted, since it knows no average costs; ρ is then the mean value under p*'s invariant law,
+    times one less the discount. It is told p* as one of the actions; we have to find it.
+    """
+    import quantecon.markov
+
+    middle = (extent // 2, extent // 2)
+    problem = klcontrol.examples.gridworld((extent, extent), goals=[middle], cost=0.1).problem
+    solution = klcontrol.solve(problem)
+    q = problem.q
+    n, d = q.indices.shape
+    singles = [klcontrol.Neighbours(q.indices, jnp.eye(d)[jnp.full(n, k)]) for k in range(d)]
+    policies = [solution.policy, q, *singles]
+    costs = np.stack([np.asarray(klcontrol.step_cost(problem, p)) for p in policies], axis=1)
+    rows = np.arange(n).repeat(d)
+    matrices = [
+        scipy.sparse.csr_array(
+            (np.asarray(p.probabilities).ravel(), (rows, np.asarray(q.indices).ravel())), (n, n)
+        )
+        for p in policies
+    ]
+    # Moves where q has none cost infinitely much, and are not offered.
+    states, actions = np.nonzero(np.isfinite(costs))
+    stacked = scipy.sparse.vstack(matrices, format="csr")[actions * n + states]
+    discount = 1 - 1e-6
+    reward = -costs[states, actions]
+    peer = quantecon.markov.DiscreteDP(
+        reward, scipy.sparse.csr_matrix(stacked), discount, states, actions
+    )
+
+    def by_quantecon():
+        return peer.solve(method="policy_iteration")
+
+    found = by_quantecon()
+    law = np.asarray(klcontrol.invariant_law(solution.policy))
+    rho = -float(law @ found.v) * (1 - discount)
+    difference = abs(rho / float(solution.rho) - 1)
+    peers = {"QuantEcon policy iteration, p* given": by_quantecon}
+    return Contest(lambda: klcontrol.solve(problem), peers, difference, 1e-6)
+
+
 def offline_rows(quick: bool) -> list[Row]:
     """The rows of `solve`."""
     found = [Row("klcontrol random sparse, n = 3000", 1.0, lambda: _random_sparse(3000))]
+    if importlib.util.find_spec("quantecon"):
+        found.append(
+            Row("klcontrol grid 30x30, a general solver", 1.0, lambda: _general_solver(30))
+        )
     if quick:
         return found
     found += [

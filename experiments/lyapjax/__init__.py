@@ -1,3 +1,12 @@
 """Experiments of `lyapjax`: the paper's figures with whole proofs, and regions of attraction."""
 
-EXPERIMENTS = ("pendulum", "path_following", "van_der_pol", "roa", "sos")
+EXPERIMENTS = (
+    "pendulum",
+    "path_following",
+    "van_der_pol",
+    "saturated_pendulum",
+    "table1",
+    "roa",
+    "sos",
+    "custom",
+)

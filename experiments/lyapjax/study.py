@@ -33,11 +33,18 @@ def axis_names(system: ly.System) -> list[str]:
     return [f"{name} ({unit})" if unit else name for name, unit in pairs]
 
 
+def in_plane(system: ly.System, points: np.ndarray) -> np.ndarray:
+    """Points of the first two coordinates as states, the others at the equilibrium."""
+    x = np.tile(np.asarray(system.equilibrium[0]), (*points.shape[:-1], 1))
+    x[..., :2] = points
+    return x
+
+
 def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """V and V̇ on a grid of the plane, NaN outside D."""
-    lo, hi = np.asarray(system.domain.lo), np.asarray(system.domain.hi)
-    axes = [np.linspace(a, b, num) for a, b in zip(lo, hi)]
-    x = jnp.asarray(np.stack(np.meshgrid(*axes), -1).reshape(-1, 2))
+    """V and V̇ on a grid of the first two coordinates, NaN outside D."""
+    axes = [np.linspace(a, b, num) for a, b in zip(system.domain.lo[:2], system.domain.hi)]
+    plane = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
+    x = jnp.asarray(in_plane(system, plane))
     look = jax.jit(jax.vmap(lambda x: (V(x), ly.lie_derivative(V, f, x))))
     rows = [look(part) for part in jnp.array_split(x, 4)]  # see `lyapjax.falsifier.BATCH`
     inside = np.asarray(system.domain.gauge(x)) <= 1
@@ -79,12 +86,14 @@ def study(
     values_lqr, _ = grid(system, V_lqr, f_lqr, num_grid)
     # From points of the proved level set's edge, seen from the equilibrium.
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
-    away = np.stack([np.cos(angle), np.sin(angle)], 1) * np.asarray(system.domain.hi)
+    at, hi = (np.asarray(v)[:2] for v in (system.equilibrium[0], system.domain.hi))
+    away = np.stack([np.cos(angle), np.sin(angle)], 1) * (hi - at)
     scales = np.linspace(0.02, 1, 200)
-    inner = jax.vmap(jax.vmap(result.V))(jnp.asarray(scales[:, None, None] * away))
+    rays = in_plane(system, at + scales[:, None, None] * away)
+    inner = jax.vmap(jax.vmap(result.V))(jnp.asarray(rays))
     level = result.level if result.proved else 1.0
     last = np.maximum(np.sum(np.cumprod(np.asarray(inner) <= level, axis=0), axis=0) - 1, 0)
-    starts = scales[last][:, None] * away
+    starts = rays[last, np.arange(len(away))]
     state, history = result.state, result.histories[0]
     added = np.asarray(history.counterexamples)
     rounds = np.isfinite(np.asarray(history.coverage))
@@ -92,6 +101,7 @@ def study(
     rows = [
         {"quantity": "whole proof", "paper": None, "here": result.verdict.value},
         {"quantity": "certified area", "paper": paper_area, "here": result.volume},
+        {"quantity": "area, by samples", "paper": None, "here": result.verification.estimate},
         {"quantity": "share of the domain", "paper": None, "here": result.volume / area},
         {"quantity": "LQR: certified area", "paper": None, "here": proof_lqr.volume},
         {"quantity": "counterexamples", "paper": None, "here": int(state.num_found)},
@@ -103,8 +113,8 @@ def study(
     return {
         "table": rows,
         "series": {
-            "lo": system.domain.lo,
-            "hi": system.domain.hi,
+            "lo": system.domain.lo[:2],
+            "hi": system.domain.hi[:2],
             "names": axis_names(system),
             "V": V,
             "slope": slope,
@@ -114,7 +124,7 @@ def study(
             "risk": np.asarray(history.risk)[rounds].ravel(),
             "coverage": np.asarray(history.coverage)[rounds],
             "counterexamples": [
-                [i, *point] for i, some in enumerate(added) for point in some
+                [i, *point[:2]] for i, some in enumerate(added) for point in some
                 if np.isfinite(point).all()
             ],
             "ours": trajectories(f, starts, seconds, 400)[:, ::2],
@@ -177,7 +187,7 @@ def draw(results: dict):
     _levels(d, s)
     for name, colour, label in (("lqr", LQR, "LQR"), ("ours", OURS, "learned")):
         for k, path in enumerate(np.array(s[name], float)):
-            d.plot(*path.T, color=colour, lw=0.9, label=label if k == 0 else None)
+            d.plot(*path.T[:2], color=colour, lw=0.9, label=label if k == 0 else None)
     _axes(d, s, "trajectories from the edge of the region")
     d.legend(loc="upper right")
     return figure

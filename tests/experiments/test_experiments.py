@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import pytest
 
 from experiments import __main__ as command
@@ -35,7 +36,7 @@ def test_every_experiment_runs_quick_from_the_command_line(experiment, out):
     picture = runner.path_of(experiment, out).with_suffix(".png").read_bytes()
     assert picture.startswith(b"\x89PNG")
     # The plot and the page need nothing but what is in the JSON.
-    experiment.module.plot(record["results"])
+    plt.close(experiment.module.plot(record["results"]))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=IDS)

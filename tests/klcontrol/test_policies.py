@@ -1,4 +1,4 @@
-"""Policies: the optimal one costs what solve says, every other one more; rollouts; the pendulum."""
+"""Policies: the optimal one costs what solve says, every other one more; rollouts; worlds."""
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,10 @@ PROBLEMS = {
     "grid": lambda: examples.gridworld((7, 6), goals=[(1, 2)], beta=0.7).problem,
     "pendulum": lambda: worlds.pendulum((16, 15)).problem,
 }
+UNTIL_ABSORPTION = {
+    "grid": lambda: examples.gridworld((6, 5), goals=[(0, 0)], criterion="total").problem,
+    "mountain car": lambda: worlds.mountain_car((16, 11)).problem,
+}
 
 
 @pytest.mark.parametrize("name", PROBLEMS)
@@ -40,8 +44,9 @@ def test_the_optimal_policy_costs_rho_and_phi_and_others_cost_more(name):
     np.testing.assert_allclose(passive.step_cost, problem.cost, atol=1e-12)
 
 
-def test_until_absorption_the_value_is_phi():
-    problem = examples.gridworld((6, 5), goals=[(0, 0)], criterion="total").problem
+@pytest.mark.parametrize("name", UNTIL_ABSORPTION)
+def test_until_absorption_the_value_is_phi(name):
+    problem = UNTIL_ABSORPTION[name]()
     best = klcontrol.solve(problem)
     found = klcontrol.policy_cost(problem, best.policy)
     np.testing.assert_allclose(found.value, best.value, rtol=1e-9, atol=1e-9)
@@ -86,6 +91,39 @@ def test_step_cost_against_the_sum_and_infinite_outside_of_q():
     assert np.isinf(np.asarray(klcontrol.step_cost(ring, np.eye(3)))).all()
 
 
+def test_the_mountain_car_moves_as_its_equations_say_on_average():
+    world = worlds.mountain_car((46, 41), steps=1, noise=2e-3)
+    q, x, v = world.problem.q, world.position, world.speed
+    # Away from the walls, the goal and the largest speeds; one step of the car, not interpolated.
+    inside = (jnp.abs(v) < 0.06) & (x > -1.1) & (x < 0.45)
+    mean_v = (q.probabilities * v[q.indices]).sum(axis=1)
+    mean_x = (q.probabilities * x[q.indices]).sum(axis=1)
+    after = v - 0.0025 * jnp.cos(3 * x)
+    np.testing.assert_allclose(mean_v[inside], after[inside], atol=1e-15)
+    np.testing.assert_allclose(mean_x[inside], (x + after)[inside], atol=1e-14)
+    # The variance is that of the noise and of the interpolation, at most a quarter of a cell's.
+    variance = (q.probabilities * (v[q.indices] - mean_v[:, None]) ** 2).sum(axis=1)
+    excess = variance[inside] - 4e-6
+    assert excess.min() >= -1e-18
+    assert excess.max() <= (0.14 / 40) ** 2 / 4 + 1e-18
+    assert bool((world.problem.absorbing == (x >= 0.5)).all())
+
+
+def test_the_mountain_car_swings_back_to_gather_speed():
+    world = worlds.mountain_car((60, 41), noise=5e-4)
+    s = klcontrol.solve(world.problem)
+    assert int(s.stats.status) <= klcontrol.Status.ROUNDING
+    x, v = np.asarray(world.position), np.asarray(world.speed)
+    drift = np.asarray((s.policy.probabilities * v[s.policy.indices]).sum(axis=1))
+    passive = (world.problem.q.probabilities * v[world.problem.q.indices]).sum(axis=1)
+    push = drift - np.asarray(passive)
+    # Control adds to the speed it finds: backwards when rolling back in the valley, else forwards.
+    back = (np.abs(x + 0.6) < 0.15) & (v < -0.015) & (v > -0.03)
+    on = (np.abs(x + 0.4) < 0.15) & (v > 0.015) & (v < 0.03)
+    assert (push[back] < 0).mean() > 0.8
+    assert (push[on] > 0).all()
+
+
 def test_the_pendulum_moves_as_its_equations_say_on_average():
     world = worlds.pendulum((48, 41), step=0.05, noise=1.0)
     q, speed, angle = world.problem.q, np.asarray(world.speed), np.asarray(world.angle)
@@ -118,6 +156,10 @@ def test_bad_input_is_named():
             "num_steps: expected a positive integer",
         ),
         (lambda: worlds.pendulum((4, 9)), "shape: expected at least 8 angles"),
+        (lambda: worlds.mountain_car((4, 9)), "shape: expected at least 10 positions"),
+        (lambda: worlds.mountain_car(cost=0.0), "cost: expected a positive number"),
+        (lambda: worlds.mountain_car(steps=0), "steps: expected a positive integer"),
+        (lambda: worlds.mountain_car(goal=2.0), "goal: expected a position"),
         (lambda: worlds.pendulum(noise=0.0), "noise: expected a positive number"),
         (lambda: worlds.pendulum(step=-1.0), "step: expected a positive number"),
     ):
