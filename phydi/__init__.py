@@ -12,7 +12,8 @@ Kronecker products for their kernels.
     convolution     PHConv
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
-    transformer     PHTransformer, a causal language model of any depth; generate: text from it
+    transformer     PHTransformer, a causal language model of any depth
+    generation      generate: text from it
     text            WikiText-2, Python's own sources, batches of text, language_loss
     resnet          PHResNet, 18 to 152 layers; its numbers of parameters
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
@@ -35,6 +36,7 @@ from phydi.checkpoints import (
 )
 from phydi.convolution import PHConv
 from phydi.deployment import from_real, materialize, nearest_kronecker_sum
+from phydi.generation import generate
 from phydi.images import Images, cifar10, digits, image_folder, prepare
 from phydi.initialisation import (
     gaussian,
@@ -60,7 +62,7 @@ from phydi.text import (
     wikitext2,
 )
 from phydi.training import Fitted, fit
-from phydi.transformer import DecodingCache, PHTransformer, generate
+from phydi.transformer import DecodingCache, PHTransformer
 
 __all__ = [
     "Constant",

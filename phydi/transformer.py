@@ -1,4 +1,4 @@
-"""Causal language models of any depth: PHTransformer, and generating text from it.
+"""Causal language models of any depth.
 
 A layer has two sub-layers f, attention and feed-forward, and three places for a norm:
 
@@ -163,6 +163,28 @@ class TransformerLayer(nnx.Module):
         return self.norms[i](x + change) if self.norm == "post" else x + change
 
 
+class VocabularyHead(PHMLinear):
+    """The logits of `num_words` words; H has more columns where n does not divide that."""
+
+    def __init__(self, features: int, num_words: int, *, n: int, **options):
+        super().__init__(features, padded(num_words, n), n=n, **options)
+        self.num_words = num_words
+
+    def __call__(self, inputs: Array, out_sharding=None) -> Array:
+        """Apply the layer to the last axis."""
+        return super().__call__(inputs, out_sharding)[..., : self.num_words]
+
+    def materialized(self) -> nnx.Linear:
+        """The plain flax layer, without the padding."""
+        plain, most = super().materialized(), self.num_words
+        if most < self.out_features:
+            plain.kernel, plain.bias = (
+                nnx.Param(value[..., :most]) for value in (plain.kernel, plain.bias)
+            )
+            plain.out_features = most
+        return plain
+
+
 class PHTransformer(nnx.Module):
     """A hypercomplex causal language model of any depth.
 
@@ -192,7 +214,7 @@ class PHTransformer(nnx.Module):
     Attributes:
       embedding: the `PHMEmbed`.
       layers: the stacked layers; their α are `layers.blocks.alpha`, (depth, num_alphas).
-      head: the `PHMLinear` to the vocabulary.
+      head: the `PHMLinear` to the vocabulary and its padding.
 
     Examples:
       >>> import jax.numpy as jnp, phydi
@@ -267,7 +289,7 @@ class PHTransformer(nnx.Module):
             )
 
         self.layers = Stack(make_layer, depth, remat=remat, rngs=rngs)
-        self.head = PHMLinear(self.features, words, **options, rngs=rngs)
+        self.head = VocabularyHead(self.features, vocab_size, **options, rngs=rngs)
 
     def __call__(self, words: Array, *, deterministic: bool | None = None) -> Array:
         """The logits of the words that follow: (..., length) to (..., length, vocab_size).
@@ -276,7 +298,7 @@ class PHTransformer(nnx.Module):
         """
         x = self._embed(words, 0, deterministic)
         x, _ = self.layers.scan(lambda layer, x, _: layer(x, None, deterministic), x)
-        return self.head(x)[..., : self.vocab_size]
+        return self.head(x)
 
     def init_cache(self, batch_shape: tuple[int, ...], max_length: int) -> DecodingCache:
         """An empty cache for `max_length` words of as many texts."""
@@ -305,9 +327,8 @@ class PHTransformer(nnx.Module):
             return layer(x, DecodingCache(*past, length), True)
 
         x, (keys, values) = self.layers.scan(apply, x, (cache.keys, cache.values))
-        logits = self.head(x)[..., : self.vocab_size]
         end = length + words.shape[-1]
-        logits = jnp.where(end <= max_length, logits, jnp.nan)
+        logits = jnp.where(end <= max_length, self.head(x), jnp.nan)
         return logits, DecodingCache(keys, values, end)
 
     def _embed(self, words: Array, start, deterministic) -> Array:
@@ -323,62 +344,3 @@ class PHTransformer(nnx.Module):
         x = x * jnp.asarray(self.embedding_scale, x.dtype)
         x = x + positions(start, words.shape[-1], self.features).astype(x.dtype)
         return self.dropout(x, deterministic=deterministic)
-
-
-def generate(
-    key, model: PHTransformer, prompt, num_words: int, *, temperature: float = 1.0
-) -> Array:
-    """Words that go on with a text, drawn one after the other.
-
-        p(word) = softmax(logits / temperature)
-
-    Args:
-      key: a random key.
-      model: the language model.
-      prompt: (..., length) the words at the beginning, at least one.
-      num_words: how many to draw.
-      temperature: 0 for the most likely word.
-
-    Returns:
-      (..., num_words).
-
-    Raises:
-      ValueError: an empty prompt, a negative temperature, or no positive `num_words`.
-
-    Reference:
-      Nothing in the paper.
-
-    Examples:
-      >>> import jax, jax.numpy as jnp, phydi
-      >>> from flax import nnx
-      >>> model = phydi.PHTransformer(50, 3, features=16, hidden=32, rngs=nnx.Rngs(0))
-      >>> phydi.generate(jax.random.key(0), model, jnp.array([3, 1]), 5).shape
-      (5,)
-    """
-    num_words = check_positive_integer("num_words", num_words)
-    prompt = jnp.asarray(prompt)
-    if prompt.ndim < 1 or prompt.shape[-1] < 1:
-        raise ValueError(f"prompt: expected at least one word, got shape {prompt.shape}")
-    if not temperature >= 0:
-        raise ValueError(f"temperature: expected at least 0, got {temperature!r}")
-    graph, state = nnx.split(model)
-
-    def draw(key, logits):
-        if temperature == 0:
-            return jnp.argmax(logits, axis=-1).astype(prompt.dtype)
-        return jax.random.categorical(key, logits / temperature).astype(prompt.dtype)
-
-    def step(carry, key):
-        word, cache = carry
-        logits, cache = nnx.merge(graph, state).decode(word[..., None], cache)
-        word = draw(key, logits[..., 0, :])
-        return (word, cache), word
-
-    first, *others = jax.random.split(key, num_words)
-    cache = model.init_cache(prompt.shape[:-1], prompt.shape[-1] + num_words)
-    logits, cache = model.decode(prompt, cache)
-    word = draw(first, logits[..., -1, :])
-    if not others:
-        return word[..., None]
-    _, words = jax.lax.scan(step, (word, cache), jnp.stack(others))
-    return jnp.concatenate([word[..., None], jnp.moveaxis(words, 0, -1)], axis=-1)

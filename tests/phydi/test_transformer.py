@@ -12,7 +12,8 @@ import phydi
 from tests.phydi.test_layers import count_products, normal
 from tests.phydi.test_residual import AWKWARD, bits
 
-pytestmark = pytest.mark.float32
+# The models are float32 in either precision; a few tests look whether the words' type matters.
+float32 = pytest.mark.float32
 
 NORMS = ("post", "pre", "phydi")
 SIZES = {"num_heads": 2, "features": 8, "hidden": 12}
@@ -94,6 +95,7 @@ def written_out(model, words):
     return dense(model.head, x)[:, : model.vocab_size]
 
 
+@float32
 @pytest.mark.parametrize(
     ("norm", "options"),
     [("post", {}), ("pre", {"n": 3}), ("phydi", {}), ("phydi", {"num_alphas": 2, "rank": 5})],
@@ -116,6 +118,7 @@ def test_later_words_do_not_change_earlier_outputs_by_a_bit(norm):
     assert np.all(np.any(before[:, 3:] != after[:, 3:], axis=-1))
 
 
+@float32
 @pytest.mark.parametrize("num_alphas", [1, 2])
 def test_phydi_layers_start_as_the_identity_bit_for_bit(num_alphas):
     model = make(40, norm="phydi", num_alphas=num_alphas, dropout=0.0)
@@ -167,6 +170,7 @@ def test_word_by_word_with_a_cache_is_the_whole_text(norm):
     assert np.isnan(advance(model, WORDS[:, :1], cache)[0]).all()
 
 
+@float32
 def test_generated_words_are_those_of_the_whole_text():
     model = moved("pre")
     found = phydi.generate(jax.random.key(0), model, WORDS, 3, temperature=0)
@@ -241,6 +245,7 @@ def test_plain_layers_have_the_same_outputs():
     np.testing.assert_allclose(logits(plain, WORDS), exact, atol=1e-5 * abs(exact).max())
 
 
+@float32
 def test_half_precision_computes_in_it_and_keeps_the_parameters():
     model = make(norm="phydi", dtype=jnp.bfloat16, dropout=0.0)
     exact = make(norm="phydi", dropout=0.0)
