@@ -1,3 +1,6 @@
 """Experiments of `lyapjax`: the paper's figures with whole proofs, and regions of attraction."""
 
-EXPERIMENTS = ("pendulum", "path_following", "van_der_pol", "roa")
+EXPERIMENTS = (
+    *("pendulum", "path_following", "van_der_pol", "roa"),
+    *("ducted_fan", "balancing", "cart_pole", "quadrotor"),
+)

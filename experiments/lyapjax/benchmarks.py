@@ -58,9 +58,33 @@ def _synthesize(name: str) -> Contest:
     return Contest(lambda: ly.synthesize(system, key=key).volume, learned, 0.0, 0.0)
 
 
+def _region(name: str) -> Contest:
+    """The largest region of LQR's V that is proved, beside the proof of one given level."""
+    system = getattr(ly.systems, name)()
+    regulator = ly.lqr(system)
+    f = system.closed_loop(ly.linear_controller(system, regulator.K))
+
+    def ours():
+        return ly.verify_region(f, regulator.P, system.domain)
+
+    found = ours()
+    if not found.proved:
+        raise ValueError(f"{name}: not proved: {found.reason}")
+    half = found.level / 2
+    peers = {
+        "half the level, given": lambda: (
+            ly.verify_region(f, regulator.P, system.domain, level=half).level
+        )
+    }
+    return Contest(lambda: ours().level, peers, 0.0, 0.0)
+
+
 def rows(quick: bool) -> list[Row]:
     """The rows; the whole of `synthesize` is left out of the quick ones."""
     found = [Row("lyapjax falsify", None, _falsify), Row("lyapjax 16 seeds by vmap", None, _seeds)]
+    for name in ("ducted_fan", "planar_quadrotor", "cart_pole"):
+        title = f"lyapjax verify_region {name}, LQR, largest level"
+        found.append(Row(title, None, lambda name=name: _region(name), rounds=3))
     if quick:
         return found
     return found + [
