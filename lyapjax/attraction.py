@@ -30,8 +30,8 @@ from lyapjax.secants import secants
 from lyapjax.system import require_float64
 
 NUM_DIRECTIONS = 4096
-NUM_TRIES = 10
-FIRST, MORE = 20_000, 1_000  # boxes for the first level that is tried, and for those after it
+NUM_TRIES = 12
+FIRST, MORE = 4_000, 1_000  # boxes for the first level that is tried, and for those after it
 NUM_SLICES = 200_000  # boxes of the volume with features, at most
 
 

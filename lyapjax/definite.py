@@ -24,7 +24,7 @@ import numpy as np
 ROUNDING = 1e-12  # of each diagonal entry; L D L' of 20 rows errs by less than 1e-13 of it
 NUM_NEWTON = 60
 STIFFEST = 1e4
-HOPELESS = 50.0  # remainders beyond this many units are cut, not searched
+HOPELESS = 5.0  # remainders beyond this many units are cut, not searched
 
 
 class Answer(NamedTuple):

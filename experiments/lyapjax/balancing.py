@@ -20,7 +20,7 @@ class Config:
     """Of learning."""
     max_seconds: float = 60.0
     """Budget of each proof."""
-    radius: float = 3.0
+    radius: float = 1.0
     """Of the domain, in the norm of the states."""
     links: int = 2
     """How many; the proof of three is expensive, see the guide."""
