@@ -29,6 +29,7 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     obligations     verify: the whole proof
     shells          verify_shell: the paper's own statement
     attraction      verify_region: the region of a quadratic V, in six dimensions and more
+    growth          grow: learn a V and a controller for it, of as large a region as it gets
     regional        V̇ as a quadratic form, and branch and bound with it
     secants, affine F with f(x) = F(x)(x - x*), to first order in the place within a box
     definite        whether a form is negative in a box and a ball: the S-procedure
@@ -49,6 +50,7 @@ from lyapjax.conditions import lie_derivative, lyapunov_risk
 from lyapjax.domains import Ball, Box
 from lyapjax.enclosure import enclose
 from lyapjax.falsifier import Falsification, boundary_minimum, falsify
+from lyapjax.growth import Candidate, grow, verify_candidate
 from lyapjax.intervals import Interval
 from lyapjax.learner import (
     History,
@@ -84,6 +86,7 @@ from lyapjax.system import System
 __all__ = [
     "Ball",
     "Box",
+    "Candidate",
     "Certificate",
     "Falsification",
     "History",
@@ -115,6 +118,7 @@ __all__ = [
     "enclose",
     "evaluate_balls",
     "falsify",
+    "grow",
     "initialise",
     "learn",
     "lie_derivative",
@@ -130,6 +134,7 @@ __all__ = [
     "systems",
     "trace",
     "verify",
+    "verify_candidate",
     "verify_region",
     "verify_shell",
 ]

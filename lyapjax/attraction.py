@@ -30,7 +30,8 @@ from lyapjax.secants import secants
 from lyapjax.system import require_float64
 
 NUM_DIRECTIONS = 4096
-NUM_TRIES = 8
+NUM_TRIES = 12
+FIRST, MORE = 4_000, 1_000  # boxes for the first level that is tried, and for those after it
 NUM_SLICES = 200_000  # boxes of the volume with features, at most
 
 
@@ -294,16 +295,20 @@ def verify_region(
     target = float(level) if level is not None else top
     if level is None:
         target = min(top, 0.97 * _first_violation(f, form, x, features_fn, top))
-    high = target
+    high, budget = target, max_boxes
+    if level is None:
+        budget = min(max_boxes, FIRST)
     for _ in range(1 if level is not None else NUM_TRIES):
         tell = None if callback_fn is None else (lambda *s, c=target: callback_fn(c, *s))
-        last = search(form, x, target, max_boxes, start + max_seconds, tell)
+        last = search(form, x, target, budget, start + max_seconds, tell)
         count += last.num_boxes
         if last.verdict is Verdict.PROVED:
             best = target, last
+            # Close to the largest level the boxes needed grow without bound.
+            budget = min(max_boxes, max(MORE, 10 * last.num_boxes))
         else:
             high = target
-        if best is not None and best[0] >= 0.98 * high:
+        if best is not None and best[0] >= 0.99 * high:
             break
         if time.perf_counter() - start > max_seconds:
             break

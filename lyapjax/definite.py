@@ -22,9 +22,9 @@ from typing import NamedTuple
 import numpy as np
 
 ROUNDING = 1e-12  # of each diagonal entry; L D L' of 20 rows errs by less than 1e-13 of it
-NUM_NEWTON = 30
+NUM_NEWTON = 60
 STIFFEST = 1e4
-HOPELESS = 50.0  # remainders beyond this many units are cut, not searched
+HOPELESS = 5.0  # remainders beyond this many units are cut, not searched
 
 
 class Answer(NamedTuple):
@@ -97,7 +97,7 @@ def _search(N0, A, unit):
     t[:, 0] = 0.1 * unit
     N = N0 + np.einsum("bk,bkij->bij", t[:, :count], A[:, :count])
     t[:, count] = 1.0 + np.maximum(0.0, -np.linalg.eigvalsh(N)[:, 0] / unit) * 1.5
-    best, X, mu = t.copy(), None, 5.0 * m
+    best, X, mu = t.copy(), None, np.full(batch, 5.0 * m)
     flat = A.reshape(batch, count + 1, m * m)
     index, every = np.arange(count), np.arange(count + 1)
     active = np.arange(batch)
@@ -112,7 +112,7 @@ def _search(N0, A, unit):
         H = XA.reshape(len(active), count + 1, -1) @ XA.transpose(0, 1, 3, 2).reshape(
             len(active), count + 1, -1
         ).transpose(0, 2, 1)
-        gradient[:, count] += mu
+        gradient[:, count] += mu[active]
         gradient[:, :count] -= 1 / now[:, :count]
         H[:, index, index] += 1 / now[:, :count] ** 2
         # Boxes beyond rescue make singular systems; they must not stop the others.
@@ -124,7 +124,8 @@ def _search(N0, A, unit):
         decrement = np.sqrt(np.maximum(-np.sum(gradient * step, axis=1), 0.0))
         now = now + step / (1 + decrement)[:, None]
         t[active] = now
-        mu = min(mu * 1.6, STIFFEST)
+        # Stiffer only where this problem is nearly solved: from afar the steps are short.
+        mu[active] = np.where(decrement < 1, np.minimum(5 * mu[active], STIFFEST), mu[active])
         # Done where the violation is gone; hopeless where it cannot go any more.
         best[active] = now
         active = active[(now[:, count] > -0.02) & np.isfinite(now).all(axis=1)]

@@ -137,6 +137,27 @@ def _whole_proof(name: str, hidden: tuple[int, ...], margin: float) -> Contest:
     return Contest(ours, {"learning": learning}, 0.0, 0.0)
 
 
+def _region(name: str) -> Contest:
+    """The largest region of LQR's V that is proved, beside the proof of one given level."""
+    system = getattr(ly.systems, name)()
+    regulator = ly.lqr(system)
+    f = system.closed_loop(ly.linear_controller(system, regulator.K))
+
+    def ours():
+        return ly.verify_region(f, regulator.P, system.domain)
+
+    found = ours()
+    if not found.proved:
+        raise ValueError(f"{name}: not proved: {found.reason}")
+    half = found.level / 2
+    peers = {
+        "half the level, given": lambda: (
+            ly.verify_region(f, regulator.P, system.domain, level=half).level
+        )
+    }
+    return Contest(lambda: ours().level, peers, 0.0, 0.0)
+
+
 def rows(quick: bool) -> list[Row]:
     """The rows; the whole of `synthesize` is left out of the quick ones."""
     found = [
@@ -145,6 +166,9 @@ def rows(quick: bool) -> list[Row]:
         Row("lyapjax bounds of 32768 boxes", None, _bounds),
         Row("lyapjax verify_shell, 6 units", None, _shell),
     ]
+    for name in ("ducted_fan", "planar_quadrotor", "cart_pole"):
+        title = f"lyapjax verify_region {name}, LQR, largest level"
+        found.append(Row(title, None, lambda name=name: _region(name), rounds=3))
     if quick:
         return found
     proofs = [
