@@ -127,7 +127,8 @@ def _dot(step, shapes, x: Affine, y: Affine) -> Affine:
             )
             return v.reshape(*sizes, v.shape[-1])
 
-        a = None if value.a is None else np.stack([turn(v) for v in value.a])
+        some = value.a is not None and len(value.a) > 0
+        a = np.stack([turn(v) for v in value.a]) if some else None
         return Affine(turn(value.c), a, turn(value.r))
 
     found = aa.mul(rows(x, shapes[0], lhs, 0), rows(y, shapes[1], rhs, 1))
