@@ -25,12 +25,12 @@ import numpy as np
 import optax
 from jax import Array, lax
 
-from lyapjax.attraction import Region, largest_level, verify_region
-from lyapjax.conditions import lie_derivative
-from lyapjax.domains import Ball
-from lyapjax.lqr import lqr
-from lyapjax.networks import TanhController
-from lyapjax.system import System, as_pytree, require_float64
+from lyapjax.learning.conditions import lie_derivative
+from lyapjax.learning.lqr import lqr
+from lyapjax.learning.networks import TanhController
+from lyapjax.proofs.attraction import Region, largest_level, verify_region
+from lyapjax.systems.domains import Ball
+from lyapjax.systems.system import System, as_pytree, require_float64
 
 NUM_SAMPLES = 1024
 NUM_WORST = 16
@@ -271,7 +271,7 @@ def verify_candidate(candidate: Candidate, system: System, **budget) -> Region:
       ValueError: as `verify_region`.
 
     Reference:
-      See `lyapjax.attraction`.
+      See `lyapjax.proofs.attraction`.
 
     Examples:
       >>> import jax, lyapjax as ly

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lyapjax.certificate import Certificate, certificate
-from lyapjax.checkpoint import load, save, stamp
-from lyapjax.learner import (
+from lyapjax.certificates.certificate import Certificate, certificate
+from lyapjax.learning.checkpoint import load, save, stamp
+from lyapjax.learning.learner import (
     History,
     LearnerState,
     LearnerStatus,
@@ -20,10 +20,10 @@ from lyapjax.learner import (
     initialise,
     learn,
 )
-from lyapjax.objective import DEFAULT, Recipe
-from lyapjax.obligations import Verification, prepare, verify
-from lyapjax.proving import Verdict
-from lyapjax.system import System
+from lyapjax.learning.objective import DEFAULT, Recipe
+from lyapjax.proofs.obligations import Verification, prepare, verify
+from lyapjax.proofs.proving import Verdict
+from lyapjax.systems.system import System
 
 MORE_ROUNDS = 20  # of learning, after a proof that did not close
 KEPT_ROUNDS = 10  # between two checkpoints

@@ -6,8 +6,8 @@ import numpy as np
 
 import lyapjax as ly
 from experiments.bench import Contest, Row
-from lyapjax.compiled import pad
-from lyapjax.statements import statement_of
+from lyapjax.proofs.statements import statement_of
+from lyapjax.readers.compiled import pad
 
 
 def _falsify() -> Contest:

@@ -46,7 +46,7 @@ def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
     plane = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
     x = jnp.asarray(in_plane(system, plane))
     look = jax.jit(jax.vmap(lambda x: (V(x), ly.lie_derivative(V, f, x))))
-    rows = [look(part) for part in jnp.array_split(x, 4)]  # see `lyapjax.falsifier.BATCH`
+    rows = [look(part) for part in jnp.array_split(x, 4)]  # see `lyapjax.learning.falsifier.BATCH`
     inside = np.asarray(system.domain.gauge(x)) <= 1
     values = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in range(2))
     return tuple(np.where(inside, v, np.nan).reshape(num, num) for v in values)

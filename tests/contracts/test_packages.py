@@ -38,8 +38,9 @@ def public(package: str) -> list[tuple[str, object]]:
         if not inspect.ismodule(value):
             found.append((f"{package}.{name}", value))
             continue
-        for inner, item in vars(value).items():
-            own = getattr(item, "__module__", None) == value.__name__
+        for inner in getattr(value, "__all__", vars(value)):
+            item = getattr(value, inner)
+            own = (getattr(item, "__module__", None) or "").startswith(value.__name__)
             if own and not inner.startswith("_") and callable(item):
                 found.append((f"{package}.{name}.{inner}", item))
     return found

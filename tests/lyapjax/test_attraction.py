@@ -7,13 +7,13 @@ import pytest
 from flint import arb, ctx
 
 import lyapjax as ly
-from lyapjax import affine as aa
-from lyapjax.affine import Affine
-from lyapjax.ball import FUNCTIONS
-from lyapjax.definite import has_positive_pivots, is_positive, negative
-from lyapjax.program import trace
-from lyapjax.regional import form_of, matrices
-from lyapjax.secants import base_of, plan_of, secants
+from lyapjax.proofs.definite import has_positive_pivots, is_positive, negative
+from lyapjax.proofs.regional import form_of, matrices
+from lyapjax.readers import affine as aa
+from lyapjax.readers.affine import Affine
+from lyapjax.readers.ball import FUNCTIONS
+from lyapjax.readers.program import trace
+from lyapjax.readers.secants import base_of, plan_of, secants
 
 
 def loop(system, gain=None):

@@ -7,9 +7,9 @@ import pytest
 from flint import arb
 
 import lyapjax as ly
-from lyapjax import intervals as ia
-from lyapjax.bounds import best_centre, first_stage, second_stage
-from lyapjax.compiled import bounds_of, slopes_of
+from lyapjax.readers import intervals as ia
+from lyapjax.readers.bounds import best_centre, first_stage, second_stage
+from lyapjax.readers.compiled import bounds_of, slopes_of
 from tests.lyapjax.test_enclosure import BINARY, SHAPED, UNARY, W, points
 
 CHEAP = ("sum of rows", "max", "min", "norm", "pieces", "set", "softmax")

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from jax import lax
 
 import lyapjax as ly
-from lyapjax import elementary, intervals
-from lyapjax.compiled import OPTIONS
+from lyapjax.readers import elementary, intervals
+from lyapjax.readers.compiled import OPTIONS
 
 MAX = np.finfo(np.float64).max
 BOXES = 7_500  # × 3 points × the functions below: more than 10⁶ triples

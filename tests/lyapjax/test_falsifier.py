@@ -7,7 +7,7 @@ import pytest
 from jax.tree_util import Partial
 
 import lyapjax as ly
-from lyapjax.falsifier import spread
+from lyapjax.learning.falsifier import spread
 
 UNIT = ly.Ball(1.0, (0.0, 0.0))
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lyapjax as ly
-from lyapjax.objective import NEW, margin_risk, slowest_rate
+from lyapjax.learning.objective import NEW, margin_risk, slowest_rate
 
 KEY = jax.random.key(0)
 # Small, so that compiling and running take seconds.

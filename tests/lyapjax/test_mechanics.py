@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import lyapjax as ly
-from lyapjax.local import is_equilibrium
-from lyapjax.mechanics import _solve
+from lyapjax.proofs.local import is_equilibrium
+from lyapjax.systems.mechanics import _solve
 
 MAKERS = {
     "ducted fan": ly.systems.ducted_fan,

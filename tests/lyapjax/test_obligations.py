@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import lyapjax as ly
-from lyapjax.local import _decreases, is_equilibrium, local_certificate, quadratic, reach
+from lyapjax.proofs.local import _decreases, is_equilibrium, local_certificate, quadratic, reach
 
 DISC = ly.Ball(2.5, (0.0, 0.0))
 P = jnp.array([[1.5, -0.5], [-0.5, 1.0]])

@@ -9,8 +9,8 @@ import pytest
 from flint import arb
 
 import lyapjax as ly
-from lyapjax.compiled import executable
-from lyapjax.statements import _template, refutes, statement_of
+from lyapjax.proofs.statements import _template, refutes, statement_of
+from lyapjax.readers.compiled import executable
 
 LO, HI = jnp.full(2, -2.0), jnp.full(2, 2.0)
 

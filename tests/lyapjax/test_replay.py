@@ -10,11 +10,11 @@ import pytest
 from flint import arb, ctx
 
 import lyapjax as ly
-from lyapjax.ball import balls
-from lyapjax.certificate import digests, exact, inexact, read_program, write_program
-from lyapjax.claims import Claim
-from lyapjax.covers import is_covered
-from lyapjax.jets import evaluate_jets
+from lyapjax.certificates.certificate import digests, exact, inexact, read_program, write_program
+from lyapjax.certificates.claims import Claim
+from lyapjax.certificates.covers import is_covered
+from lyapjax.readers.ball import balls
+from lyapjax.readers.jets import evaluate_jets
 
 P = jnp.array([[1.5, -0.5], [-0.5, 1.0]])
 

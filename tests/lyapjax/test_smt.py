@@ -14,7 +14,7 @@ import pytest
 import lyapjax as ly
 from lyapjax import dreal
 from lyapjax.dreal import backend
-from lyapjax.smt import TEXT
+from lyapjax.dreal.smt import TEXT
 
 LO, HI = np.full(2, -1.5), np.full(2, 2.0)
 
@@ -126,7 +126,7 @@ def test_the_text_has_the_counterexamples_of_the_function_and_no_others(name):
 
 def test_every_operation_has_a_term():
     # Those that move entries or sum them are handled apart.
-    from lyapjax.program import BINARY, UNARY
+    from lyapjax.readers.program import BINARY, UNARY
 
     assert set(TEXT) >= UNARY | BINARY | {"integer_pow", "select", "indicator", "sech2"}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import lyapjax as ly
-from lyapjax.polynomials import Basis, monomials, multiply, substitute, taylor
+from lyapjax.baselines.polynomials import Basis, monomials, multiply, substitute, taylor
 
 RNG = np.random.default_rng(0)
 

@@ -6,10 +6,10 @@ import pytest
 from flint import arb, ctx
 
 import lyapjax as ly
-from lyapjax import ball
-from lyapjax.ball import balls
-from lyapjax.jets import evaluate_jets
-from lyapjax.spans import BELLS, GROWING, WAVES, Span
+from lyapjax.readers import ball
+from lyapjax.readers.ball import balls
+from lyapjax.readers.jets import evaluate_jets
+from lyapjax.readers.spans import BELLS, GROWING, WAVES, Span
 from tests.lyapjax.test_replay import forged, net, van_der_pol
 
 NAMES = [*GROWING, *BELLS, *WAVES, "tan", "square", "neg"]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import lyapjax as ly
-from lyapjax.system import as_pytree
+from lyapjax.systems.system import as_pytree
 
 SHIPPED = {
     "pendulum": ly.systems.inverted_pendulum,

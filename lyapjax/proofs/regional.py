@@ -1,0 +1,258 @@
+"""Branch and bound over the region of attraction of a V that is quadratic, or has features beside.
+
+    V(x) = y'P y + ‖φ(x)‖²,    y = x - x*,  φ(x*) = 0
+
+Let R R' = P⁻¹ and y = R z, so that V = |z|² + ‖φ‖². With the secant matrices of f and of the
+gradient of ‖φ‖² (see `secants`), f = F z and ∇‖φ‖² = G z, the derivative is a quadratic form at
+every point:
+
+    V̇ = (2 P R z + G z)'F z = z'M(x) z,        M = (2 P R + G)'F
+
+To be proved is V̇ < 0 where 0 < |z|² and V <= c. As nothing is divided by z, there is no hole
+around the equilibrium to be closed by other means. On a box of z the form M is known to first order
+with a remainder of second order, and `definite` decides it on the part of the ball inside the box.
+That is what makes six states cheap: F depends on few coordinates only (for the ducted fan, on the
+angle), and with R triangular in an order that begins with these, only as many z are ever cut; the
+others are covered whole.
+"""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lyapjax.proofs.definite import Answer, negative
+from lyapjax.proofs.proving import Verdict
+from lyapjax.readers.affine import Affine
+from lyapjax.readers.program import Program, trace
+from lyapjax.readers.secants import Base, Plan, base_of, plan_of, secants
+
+BATCH = 512
+SMALLEST = 1e-5  # of the ellipsoid's extent: boxes are not cut below it
+ROUNDING = 1e-14
+
+
+class _Part(NamedTuple):
+    """A program with what its secants need."""
+
+    program: Program
+    base: Base
+    plan: Plan
+
+
+class Form(NamedTuple):
+    """V̇ as a quadratic form in z.
+
+    `cut` is K: the form depends on the first K coordinates of z only. |z|² is V without features up
+    to the factor 1 ± eta. `unit` is a typical rate of decay.
+    """
+
+    f: _Part
+    features: _Part | None
+    P: np.ndarray
+    R: np.ndarray
+    cut: int
+    eta: float
+    unit: float
+
+
+def _part(fn: Callable, x: np.ndarray) -> _Part:
+    program = trace(lambda y: fn(y), jnp.asarray(x))
+    base = base_of(program, x)
+    return _Part(program, base, plan_of(program, base, x))
+
+
+def form_of(f: Callable, P: np.ndarray, x: np.ndarray, features_fn: Callable | None) -> Form:
+    """The form of a closed loop and a V."""
+    n = len(P)
+    part, extra = _part(f, x), None
+    moving = part.plan.moving[0]
+    if features_fn is not None:
+
+        def squares(y):
+            return jnp.sum(jnp.square(features_fn(y)))
+
+        extra = _part(lambda y: (squares(y), jax.grad(squares)(y)), x)
+        moving = moving | extra.plan.moving[1]
+    order = [*sorted(moving), *(i for i in range(n) if i not in moving)]
+    R = np.zeros((n, n))
+    R[order] = np.linalg.cholesky(np.linalg.inv(P)[np.ix_(order, order)])
+    size = np.abs(R.T) @ np.abs(P) @ np.abs(R)
+    eta = np.abs(R.T @ P @ R - np.eye(n)) + ROUNDING * n * size
+    found = Form(part, extra, P, R, len(moving), float(eta.sum(axis=1).max()), 1.0)
+    middle = matrices(found, x, np.zeros((1, n)), np.zeros((1, n)))[0]
+    return found._replace(unit=float(np.median(np.abs(np.linalg.eigvalsh(middle[0])))))
+
+
+def matrices(form: Form, x: np.ndarray, lo: np.ndarray, hi: np.ndarray):
+    """M on boxes (B, n) of z: C, C_k, S as in `definite`; a lower bound of ‖φ‖²; what is undefined.
+
+    Coordinates that are not cut have no ε: their extent counts as a remainder, of which M sees
+    nothing.
+    """
+    R, k = form.R, form.cut
+    middle = 0.5 * (lo + hi)
+    half = np.maximum(hi - middle, middle - lo) * (1 + ROUNDING)
+    size = np.abs(x)[:, None] + np.abs(R) @ np.maximum(np.abs(lo), np.abs(hi)).T
+    rest = np.abs(R[:, k:]) @ half[:, k:].T * (1 + ROUNDING) + ROUNDING * size
+    still = (lo == hi).all(axis=1) & (middle == 0).all(axis=1)
+    place = Affine(
+        x[:, None] + R @ middle.T,
+        R.T[:k, :, None] * half.T[:k, None, :],
+        np.where(still, 0.0, rest),
+    )
+
+    def parts(v: Affine):
+        return v.c.transpose(2, 0, 1), v.a.transpose(3, 0, 1, 2), v.r.transpose(2, 0, 1)
+
+    (found,) = secants(*form.f, place, R)
+    F, Fk, Fr = parts(found.matrix)
+    A, bad, least = np.broadcast_to(R.T @ (2 * form.P), F.shape), found.bad, np.zeros(len(lo))
+    error = np.abs(R.T) @ np.abs(2 * form.P) @ (np.abs(F) + np.abs(Fk).sum(axis=1) + Fr)
+    C, Ck, S = A @ F, A[:, None] @ Fk, np.abs(A) @ Fr
+    if form.features is not None:
+        value, gradient = secants(*form.features, place, R)
+        bad = bad | gradient.bad
+        least = np.maximum(np.nan_to_num(value.value.ends[0], nan=0.0, posinf=0.0), 0.0)
+        G, Gk, Gr = (v.swapaxes(-1, -2) for v in parts(gradient.matrix))
+        reach_F, reach_G = np.abs(Fk).sum(axis=1) + Fr, np.abs(Gk).sum(axis=1) + Gr
+        C, Ck = C + G @ F, Ck + G[:, None] @ Fk + Gk @ F[:, None]
+        S = S + np.abs(G) @ Fr + Gr @ np.abs(F) + reach_G @ reach_F
+        error = error + (np.abs(G) + reach_G) @ (np.abs(F) + reach_F)
+
+    def symmetric(v):
+        return 0.5 * (v + v.swapaxes(-1, -2))
+
+    S = symmetric(S + 4 * ROUNDING * error) * (1 + ROUNDING)
+    return symmetric(C), symmetric(Ck), S, least, bad
+
+
+def _squares(form: Form, level: float, least) -> np.ndarray:
+    """The greatest |z|² with V <= level, where ‖φ‖² >= least."""
+    return (level - least) * (1 + 4 * ROUNDING) / (1 - form.eta)
+
+
+def _least_squares(lo, hi) -> np.ndarray:
+    """The least z_i² of boxes, (B, n), not above the true ones."""
+    away = np.where((lo <= 0) & (hi >= 0), 0.0, np.minimum(np.abs(lo), np.abs(hi)))
+    return away**2 * (1 - ROUNDING)
+
+
+def _counterexample(form: Form, x, level: float, answer: Answer, open_: np.ndarray):
+    """A point of the open boxes with V̇ >= 0 and V <= level for certain, else None."""
+    z = answer.point[open_]
+    z = z[np.isfinite(z).all(axis=1) & (np.sum(z**2, axis=1) > 0)]
+    if not len(z):
+        return None
+    z = z * np.minimum(1, np.sqrt(level) * (1 - 1e-9) / np.linalg.norm(z, axis=1))[:, None]
+    with np.errstate(all="ignore"):
+        C, _, S, _, bad = matrices(form, x, z, z)
+        slope = np.einsum("bi,bij,bj->b", z, C, z)
+        slope -= np.einsum("bi,bij,bj->b", np.abs(z), S, np.abs(z)) * (1 + ROUNDING)
+    slope = np.where(bad, -np.inf, slope)
+    i = int(np.argmax(slope))
+    if not slope[i] > 0:
+        return None
+    above = 0.0
+    if form.features is not None:
+        blank, near = np.zeros((form.cut, len(x), 1)), np.full((len(x), 1), ROUNDING)
+        here = Affine((x + form.R @ z[i])[:, None], blank, near * (1 + np.abs(x[:, None])))
+        above = float(secants(*form.features, here, form.R)[0].value.ends[1][0])
+    if (z[i] @ z[i]) * (1 + form.eta) * (1 + ROUNDING) + above > level:
+        return None
+    return x + form.R @ z[i]
+
+
+def _axes(form: Form, x, lo, hi, C, Ck, S, rho, answer: Answer, bad) -> np.ndarray:
+    """Which coordinate of each box to cut: the one that adds most to what stands in the way."""
+    n, k = lo.shape[1], form.cut
+    weight = answer.weight[:, :n]
+    blind = bad | ~np.isfinite(Ck).all(axis=(1, 2, 3)) | ~np.isfinite(S).all(axis=(1, 2))
+    Ck = np.where(blind[:, None, None, None], 0.0, Ck)
+    inner = Ck * weight[:, None, :, None] * weight[:, None, None, :]
+    scores = np.abs(np.linalg.eigvalsh(inner)).max(axis=-1)
+    spare = answer.multipliers[:, 1:] * (hi - lo)[:, :k] ** 2 / 4
+    scores += spare / np.maximum(rho, 1e-300)[:, None] * answer.weight[:, n:] ** 2
+    if k > 1:
+        whole = np.einsum("bij,bi,bj->b", S, weight, weight)
+        for j in range(k):
+            low, high = lo.copy(), hi.copy()
+            low[:, j] = high[:, j] = 0.5 * (lo[:, j] + hi[:, j])
+            less = matrices(form, x, low, high)[2]
+            scores[:, j] += whole - np.einsum("bij,bi,bj->b", less, weight, weight)
+    scores = np.where(blind[:, None] | ~np.isfinite(scores), (hi - lo)[:, :k], scores)
+    return np.argmax(np.where((hi - lo)[:, :k] > 0, scores, -np.inf), axis=1)
+
+
+class Search(NamedTuple):
+    """The outcome for one level: verdict, reason, counterexample, boxes bounded, and the proof."""
+
+    verdict: Verdict
+    reason: str
+    point: np.ndarray | None
+    num_boxes: int
+    boxes: tuple
+
+
+def search(form: Form, x, level: float, max_boxes: int, deadline: float, tell=None) -> Search:
+    """Branch and bound for one level."""
+    n = len(x)
+    top = np.sqrt(_squares(form, level, 0.0)) * (1 + 1e-12)
+    stack = [(np.full((1, n), -top), np.full((1, n), top))]
+    count, done = 0, []
+    while stack:
+        lo, hi = stack.pop()
+        if len(lo) > BATCH:
+            stack.append((lo[BATCH:], hi[BATCH:]))
+            lo, hi = lo[:BATCH], hi[:BATCH]
+        if count >= max_boxes or time.perf_counter() > deadline:
+            what = f"{count} boxes" if count >= max_boxes else "the time given"
+            return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
+        count += len(lo)
+        # What lies outside of the ball is cut off: first without, then with the features.
+        least = _least_squares(lo, hi)
+        room = _squares(form, level, 0.0) - least.sum(axis=1)
+        lo, hi, least, room = (v[room >= 0] for v in (lo, hi, least, room))
+        if not len(lo):
+            continue
+        reach = np.sqrt(room[:, None] + least) * (1 + 1e-12)
+        lo, hi = np.maximum(lo, -reach), np.minimum(hi, reach)
+        lo, hi = np.minimum(lo, hi), np.maximum(lo, hi)
+        with np.errstate(all="ignore"):
+            C, Ck, S, above, bad = matrices(form, x, lo, hi)
+        rho = _squares(form, level, above)
+        kept = (rho >= _least_squares(lo, hi).sum(axis=1)) | bad
+        lo, hi, C, Ck, S, rho, bad = (v[kept] for v in (lo, hi, C, Ck, S, rho, bad))
+        if not len(lo):
+            continue
+        answer = negative(C, Ck, S, lo, hi, rho, form.unit)
+        good = answer.proved & ~bad
+        done.append((lo[good], hi[good], answer.multipliers[good]))
+        if tell is not None:
+            tell(count, sum(len(s[0]) for s in stack) + int((~good).sum()))
+        if good.all():
+            continue
+        point = _counterexample(form, x, level, answer, ~good)
+        if point is not None:
+            reason = f"V does not fall at {point.tolist()}"
+            return Search(Verdict.REFUTED, reason, point, count, ())
+        rest = (v[~good] for v in (lo, hi, C, Ck, S, rho))
+        lo, hi, C, Ck, S, rho = rest
+        left = Answer(*(v[~good] for v in answer))
+        with np.errstate(all="ignore"):
+            axis = _axes(form, x, lo, hi, C, Ck, S, rho, left, bad[~good]) if form.cut else None
+        rows = np.arange(len(lo))
+        if axis is None or ((hi - lo)[rows, axis] < SMALLEST * top).any():
+            i = 0 if axis is None else int(np.argmin((hi - lo)[rows, axis]))
+            where = (x + form.R @ (0.5 * (lo + hi)[i])).tolist()
+            reason = f"a smallest box is open, around {where}"
+            return Search(Verdict.UNKNOWN, reason, None, count, ())
+        middle = 0.5 * (lo + hi)[rows, axis]
+        low, high = lo.copy(), hi.copy()
+        low[rows, axis] = high[rows, axis] = middle
+        stack.append((np.concatenate([lo, low]), np.concatenate([high, hi])))
+    boxes = tuple(np.concatenate(v) for v in zip(*done)) if done else ()
+    return Search(Verdict.PROVED, "", None, count, boxes)

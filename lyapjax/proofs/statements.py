@@ -1,0 +1,150 @@
+"""Statements: a program of a few quantities, and which of them must have which sign.
+
+    margin(x) < 0   wherever   every region form is at most 0
+
+The margin and the regions are forms s q_i + b of the program's outputs q (see `compiled`), so that
+all obligations of a proof (V̇ < 0, c < V, …, each on its region) are read by one program.
+
+A function given as a pytree of numbers (a module, a closed loop) is traced once for all its values:
+the numbers then are the constants of the program. Plain Python functions are traced at every call,
+since what they read from elsewhere may have changed.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from flint import arb
+from jax.tree_util import Partial
+
+from lyapjax.readers import intervals as ia
+from lyapjax.readers.ball import evaluate_balls
+from lyapjax.readers.compiled import (
+    SMALL_BATCH,
+    Executable,
+    Forms,
+    executable,
+    large_batch,
+    make_forms,
+    on_cpu,
+)
+from lyapjax.readers.program import Placeholder, Program, trace
+from lyapjax.systems.domains import Ball, Box
+from lyapjax.systems.system import System
+
+
+def is_family(value) -> bool:
+    """Whether a value is known by its numbers and its structure alone.
+
+    The functions inside (a system's f, a module's method) are taken to be pure, as by `jax.jit`.
+    """
+    if isinstance(value, Partial):
+        known = getattr(value.func, "__module__", "").startswith("lyapjax.")
+        inner = (*value.args, *value.keywords.values())
+        return known and all(is_family(v) for v in inner)
+    if isinstance(value, (tuple, list)):
+        return all(is_family(v) for v in value)
+    plain = (nnx.Module, System, Ball, Box, np.ndarray, jax.Array, type(None))
+    return isinstance(value, plain)
+
+
+@functools.lru_cache(maxsize=256)
+def _template(fn: Callable, tree, shapes, n: int) -> Program:
+    """The program of x -> fn(numbers, x), the numbers' leaves as placeholders."""
+    leaves = [Placeholder(k, shape) for k, shape in enumerate(shapes)]
+
+    def call(x, *values):
+        return fn(jax.tree.unflatten(tree, values), x)
+
+    return trace(call, jax.ShapeDtypeStruct((n,), np.float64), placeholders=leaves)
+
+
+def program_of(fn: Callable, numbers, n: int) -> Program:
+    """The program of x -> fn(numbers, x), traced once for all numbers if they are a family.
+
+    `fn` is a function of a module, the same object at every call.
+    """
+    leaves, tree = jax.tree.flatten(numbers)
+    real = all(getattr(leaf, "dtype", None) == np.float64 for leaf in leaves)
+    if not is_family(numbers) or not real or any(isinstance(v, jax.core.Tracer) for v in leaves):
+        return trace(lambda x: fn(numbers, x), jnp.zeros(n))
+    template = _template(fn, tree, tuple(np.shape(leaf) for leaf in leaves), n)
+    constants = tuple(
+        np.asarray(leaves[c.place]) if isinstance(c, Placeholder) else c for c in template.constants
+    )
+    return Program(template.steps, template.outputs, constants, template.tree)
+
+
+def is_tame(*arrays) -> bool:
+    """Whether all numbers are 0 or of a size that nothing overflows for."""
+    for value in arrays:
+        size = np.abs(np.asarray(value, np.float64))
+        if not np.all((size == 0) | ((size >= 2.0**-ia.TAME) & (size <= 2.0**ia.TAME))):
+            return False
+    return True
+
+
+class Statement(NamedTuple):
+    """What is to be proved, without the boxes."""
+
+    program: Program
+    forms: Forms
+
+    def prepared(self, lo, hi, *, large: bool = False) -> Executable:
+        """The executables for boxes within [lo, hi]; compiling begins, if it has not before."""
+        n, program = np.shape(lo)[-1], self.program
+        tame = is_tame(*program.constants, self.forms.offset)
+        tame = tame and np.max(np.abs([lo, hi])) <= 2.0**ia.TAME
+        shapes = tuple(np.shape(c) for c in program.constants)
+        batch = large_batch(n) if large else SMALL_BATCH
+        size = ia.TAME if tame else ia.INF
+        rows = len(self.forms.sign)
+        return executable(program.steps, program.outputs, size, shapes, n, batch, rows)
+
+    def numbers(self) -> tuple:
+        """The constants and the forms, on the device."""
+        with on_cpu():
+            return jax.device_put((self.program.constants, self.forms))
+
+    def refuted_at(self, x: np.ndarray) -> bool:
+        """Whether x is certainly a counterexample, in ball arithmetic."""
+        outputs = [value[()] for value in evaluate_balls(self.program, x)]
+        found = []
+        for sign, index, offset in zip(*(v.tolist() for v in self.forms)):
+            found.append((outputs[index] * int(sign) if sign else 0) + arb(offset))
+        margin, *regions = found
+        return bool(margin >= 0 and all(r <= 0 for r in regions))
+
+
+def refutes(program: Program, x: np.ndarray) -> bool:
+    """Whether the first output is at least 0 at x and no other is above 0, in ball arithmetic."""
+    rows = [(1.0, k, 0.0) for k in range(len(program.outputs))]
+    return Statement(program, make_forms(rows)).refuted_at(x)
+
+
+def statement_of(margin_fn: Callable, where_fn: Callable | None, n: int) -> Statement:
+    """The statement of a margin and a region given as functions."""
+    family = is_family((margin_fn, where_fn))
+    if not family:
+        x = jax.ShapeDtypeStruct((n,), jnp.float64)
+        for name, fn in (("margin_fn", margin_fn), ("where_fn", where_fn)):
+            if fn is None:
+                continue
+            shapes = [leaf.shape for leaf in jax.tree.leaves(jax.eval_shape(fn, x))]
+            if len(shapes) != 1 or (name == "margin_fn" and shapes[0] != ()):
+                expected = "a number" if name == "margin_fn" else "an array"
+                raise ValueError(f"{name}: expected {expected} at each point, got shapes {shapes}")
+    program = program_of(_both, (margin_fn, where_fn), n)
+    if any(isinstance(c, jax.core.Tracer) for c in program.constants):
+        raise ValueError("margin_fn: expected concrete numbers; `prove` runs outside of jit")
+    return Statement(program, make_forms([(1.0, k, 0.0) for k in range(len(program.outputs))]))
+
+
+def _both(functions, x):
+    margin_fn, where_fn = functions
+    entries = jnp.ravel(where_fn(x)) if where_fn is not None else jnp.zeros(0)
+    return margin_fn(x), *(entries[i] for i in range(entries.shape[0]))

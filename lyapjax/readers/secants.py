@@ -1,0 +1,365 @@
+"""Secant matrices: enclosures of F with f(x) - f(x*) = F(x) (x - x*), exactly, on a box.
+
+Every step of the program carries, beside its interval over the box X, the interval rows of such an
+F. At a product there is a choice,
+
+    a b - a* b* = a Δb + b* Δa = b Δa + a* Δb,
+
+and it decides what F depends on: with f(x*) = 0 much of the right-hand side of a mechanical system
+is linear in most coordinates once a few of them (the angles) are known, and then F can be made to
+depend on those few alone. Of the two, the one whose rows depend on fewer coordinates is taken. A
+function of one variable contributes its divided difference
+
+    [φ](a, a*) = (φ(a) - φ(a*)) / (a - a*),
+
+which for sin, cos, tanh and arctan at a* = 0 is smooth in a, so that nothing is lost however far X
+is from x*; otherwise it is the tighter of the quotient and of φ' over the hull of X and x*. Unlike
+slopes over a box that holds x*, these become exact as X shrinks. All is computed in affine
+arithmetic (see `affine`): F is known to first order in the place within the box, and its remainder
+is of second order.
+
+F is all that a proof about f near its equilibrium needs: x* itself is no exception, as nothing is
+divided by x - x*. Everything is NumPy, on many boxes at once: compiled by XLA, an unrolled inverse
+of a mass matrix is computed again for each of its uses.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from lyapjax.readers import affine as aa
+from lyapjax.readers.affine import Affine
+from lyapjax.readers.ball import evaluate_balls
+from lyapjax.readers.enclosure import COMPARISONS, MOVING
+from lyapjax.readers.program import Program, Step
+
+
+class Base(NamedTuple):
+    """The values of all steps at x*, and which of them are exactly 0."""
+
+    values: tuple[Affine, ...]
+    zero: tuple[bool, ...]
+
+
+def base_of(program: Program, x: np.ndarray) -> Base:
+    """The values of all steps at x*, from ball arithmetic."""
+    places = tuple(k for k, step in enumerate(program.steps) if not _is_truth(step))
+    whole = Program(program.steps, places, program.constants, None)
+    found = dict(zip(places, evaluate_balls(whole, x)))
+    values, zero = [], []
+    for k, step in enumerate(program.steps):
+        balls = found.get(k, np.full(step.shape, np.nan, object))
+        lo, hi = (
+            np.array([_end(v, side) for v in np.ravel(balls)]).reshape((*np.shape(balls), 1))
+            for side in (-1, 1)
+        )
+        values.append(aa.between(lo, hi))
+        zero.append(k in found and bool(np.all(lo == 0) and np.all(hi == 0)))
+    return Base(tuple(values), tuple(zero))
+
+
+def _is_truth(step: Step) -> bool:
+    return step.op in {*COMPARISONS, "and", "or", "not", "truth", "truth_array"}
+
+
+def _end(value, side: int) -> float:
+    """A float below or above a ball, the number itself if it is one; NaN if it is not finite."""
+    if isinstance(value, (int, float)) or not value.is_finite():
+        return np.nan
+    end = float(value.lower() if side < 0 else value.upper())
+    return end if value == end else float(np.nextafter(end, side * np.inf))
+
+
+def _move(step, shapes, arrays) -> np.ndarray:
+    """A step that only moves entries, on arrays with the axis of the boxes at the end."""
+    x, rank, params = arrays[0], len(shapes[0]), step.params
+    rest = x.shape[-1:]
+    x = np.broadcast_to(x, (*shapes[0], *rest))
+    if step.op == "reshape":
+        return x.reshape(step.shape + rest)
+    if step.op == "broadcast":
+        sizes = [1] * len(step.shape)
+        for axis, size in zip(params[0], shapes[0]):
+            sizes[axis] = size
+        return np.broadcast_to(x.reshape((*sizes, *rest)), step.shape + rest)
+    if step.op == "transpose":
+        return x.transpose((*params[0], rank))
+    if step.op == "slice":
+        return x[tuple(slice(*bounds) for bounds in zip(*params))]
+    if step.op == "rev":
+        return np.flip(x, params[0])
+    if step.op == "concatenate":
+        batch = max(v.shape[-1] for v in arrays)
+        parts = [np.broadcast_to(v, (*s, batch)) for v, s in zip(arrays, shapes)]
+        return np.concatenate(parts, axis=params[0])
+    shape, index = params
+    return x.reshape((-1, *rest))[np.asarray(index, np.int64)].reshape(shape + rest)
+
+
+def _moved(step, shapes, parts: list[Affine]) -> Affine:
+    """The same, of affine forms."""
+    c, r = (_move(step, shapes, list(arrays)) for arrays in zip(*((p.c, p.r) for p in parts)))
+    count = max(0 if p.a is None else len(p.a) for p in parts)
+    if not count:
+        return Affine(c, None, r)
+    blank = [np.zeros((*shape, 1)) for shape in shapes]
+    rows = [
+        _move(step, shapes, [z if p.a is None else p.a[k] for p, z in zip(parts, blank)])
+        for k in range(count)
+    ]
+    return Affine(c, np.stack(rows), r)
+
+
+def _dot(step, shapes, x: Affine, y: Affine) -> Affine:
+    """A contraction, as a sum of products."""
+    lhs, rhs, lhs_batch, rhs_batch = step.params
+    if lhs_batch or rhs_batch:
+        raise NotImplementedError("fn: no secants of products with batch dimensions")
+
+    def rows(value, shape, contracted, place):
+        free = [i for i in range(len(shape)) if i not in contracted]
+        sizes = [int(np.prod([shape[i] for i in some])) for some in (free, contracted)]
+        sizes.insert(1 - place, 1)
+
+        def turn(v):
+            v = np.broadcast_to(v, (*shape, v.shape[-1])).transpose(
+                [*free, *contracted, len(shape)]
+            )
+            return v.reshape(*sizes, v.shape[-1])
+
+        some = value.a is not None and len(value.a) > 0
+        a = np.stack([turn(v) for v in value.a]) if some else None
+        return Affine(turn(value.c), a, turn(value.r))
+
+    found = aa.mul(rows(x, shapes[0], lhs, 0), rows(y, shapes[1], rhs, 1))
+    found = aa.total(found, (2,))
+    shape = (*step.shape, found.c.shape[-1])
+    a = None if found.a is None else found.a.reshape((len(found.a), *step.shape, -1))
+    return Affine(found.c.reshape(shape), a, found.r.reshape(shape))
+
+
+class _Here(NamedTuple):
+    """What is known of a step: its pair, rows of F, and on which coordinates the rows depend."""
+
+    value: Affine
+    rows: list
+    moving: frozenset
+
+    @property
+    def reached(self) -> frozenset:
+        """The coordinates on which the value depends."""
+        return frozenset(i for i, row in enumerate(self.rows) if row is not None)
+
+
+def _scaled(factor: Affine, row: Affine | None) -> Affine | None:
+    return None if row is None else aa.mul(factor, row)
+
+
+def _plus(a: Affine | None, b: Affine | None) -> Affine | None:
+    if a is None or b is None:
+        return b if a is None else a
+    return aa.add(a, b)
+
+
+def _product(step, shapes, a: _Here, b: _Here, at: list[Affine], zero: list[bool], chosen):
+    """The rows of a product or contraction, by the chosen form, and which was chosen.
+
+    If none is, by the form that depends on fewer coordinates.
+    """
+
+    def times(k: int, factor: Affine, row: Affine | None):
+        """factor in place k times row in the other place."""
+        if row is None or step.op == "mul":
+            return _scaled(factor, row)
+        return _dot(step, shapes, *((factor, row) if k == 0 else (row, factor)))
+
+    choices = []
+    for k in (0, 1):
+        kept, other = (a, b)[k], (a, b)[1 - k]
+        first = bool(other.reached)
+        second = bool(kept.reached) and not zero[1 - k]
+        needed = (kept.reached | other.moving) if first else frozenset()
+        needed |= kept.moving if second else frozenset()
+        choices.append((len(needed), first + second, k, needed, second))
+    best = min(choices, key=lambda c: c[:2]) if chosen is None else choices[chosen]
+    _, _, k, needed, second = best
+    kept, other = (a, b)[k], (a, b)[1 - k]
+    rows = []
+    for kept_row, other_row in zip(kept.rows, other.rows):
+        row = times(k, kept.value, other_row)
+        if second:
+            row = _plus(row, times(1 - k, at[1 - k], kept_row))
+        rows.append(None if row is not None and row.is_zero else row)
+    return rows, needed, k
+
+
+def _either(step, inputs: list[_Here], at: list[Affine]):
+    """The rows of max or min: those of the one taken at both ends, or any between."""
+    (a, b), (a0, b0) = ([h.value.ends for h in inputs], [v.ends for v in at])
+    if step.op == "min":
+        a, b, a0, b0 = b, a, b0, a0
+    first, second = (a[0] >= b[1]) & (a0[0] >= b0[1]), (b[0] >= a[1]) & (b0[0] >= a0[1])
+    if step.op == "min":
+        first, second = second, first
+    rows = []
+    for ga, gb in zip(*(h.rows for h in inputs)):
+        if ga is None and gb is None:
+            rows.append(None)
+            continue
+        ga, gb = (aa.point(np.zeros((*step.shape, 1))) if g is None else g for g in (ga, gb))
+        rows.append(aa.chosen(first, second, ga, gb))
+    return rows
+
+
+def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool], chosen):
+    """Rows of F for one step, the coordinates on which they depend, and the form of a product."""
+    op, columns = step.op, list(zip(*(h.rows for h in inputs)))
+    moving = frozenset().union(*(h.moving for h in inputs))
+    every = frozenset().union(*(h.reached for h in inputs))
+    if not every:
+        return [None] * len(columns), frozenset(), None
+    if op in MOVING:
+        blank = [aa.point(np.zeros((*shape, 1))) for shape in shapes]
+        rows = []
+        for parts in columns:
+            parts = [z if g is None else g for g, z in zip(parts, blank)]
+            row = _moved(step, shapes, parts)
+            rows.append(None if row.is_zero else row)
+        return rows, moving, None
+    if op in ("add", "sub"):
+        turn = aa.neg if op == "sub" else (lambda g: g)
+        return [_plus(p, None if q is None else turn(q)) for p, q in columns], moving, None
+    if op == "neg":
+        return [None if g is None else aa.neg(g) for (g,) in columns], moving, None
+    if op in ("mul", "dot"):
+        return _product(step, shapes, *inputs, at, zero, chosen)
+    if op == "div":
+        # Δ(a/b) = (Δa - (a*/b*) Δb) / b
+        inverse, rows = aa.reciprocal(inputs[1].value), []
+        ratio = None if zero[0] else aa.mul(at[0], aa.reciprocal(at[1]))
+        for p, q in columns:
+            if q is not None and ratio is not None:
+                p = _plus(p, aa.neg(aa.mul(ratio, q)))
+            rows.append(_scaled(inverse, p))
+        return rows, moving | inputs[1].reached, None
+    if op == "reduce_sum":
+        return [None if g is None else _sum(step, shapes, g) for (g,) in columns], moving, None
+    if op in ("max", "min"):
+        return _either(step, inputs, at), moving | every, None
+    if op == "integer_pow" and step.params[0] > 0:
+        power, a, factor = step.params[0], inputs[0].value, None
+        for k in range(power):
+            if k == power - 1 or not zero[0]:
+                term = aa.mul(aa.integer_pow(a, k), aa.integer_pow(at[0], power - 1 - k))
+                factor = _plus(factor, term)
+        return [_scaled(factor, g) for (g,) in columns], moving | every, None
+    if op not in {*aa.SLOPES, "square", "abs"}:
+        raise NotImplementedError(f"fn: no secants of the operation {op!r}")
+    factor = aa.divided_difference(op, inputs[0].value, at[0], is_zero=zero[0])
+    return [_scaled(factor, g) for (g,) in columns], moving | every, None
+
+
+def _sum(step, shapes, a: Affine) -> Affine:
+    """reduce_sum."""
+    c, r = (np.broadcast_to(v, (*shapes[0], v.shape[-1])) for v in (a.c, a.r))
+    rest = None if a.a is None else np.broadcast_to(a.a, (len(a.a), *shapes[0], a.a.shape[-1]))
+    return aa.total(Affine(c, rest, r), tuple(step.params[0]))
+
+
+def _value(step, shapes, values: list[Affine]) -> Affine:
+    """The pair of one step."""
+    if step.op in MOVING:
+        return _moved(step, shapes, values)
+    if step.op in aa.BINARY:
+        return aa.BINARY[step.op](*values)
+    if step.op in aa.UNARY:
+        return aa.UNARY[step.op](values[0])
+    if step.op == "div":
+        return aa.mul(values[0], aa.reciprocal(values[1]))
+    if step.op == "dot":
+        return _dot(step, shapes, *values)
+    if step.op == "integer_pow":
+        return aa.integer_pow(values[0], step.params[0])
+    if step.op == "reduce_sum":
+        return _sum(step, shapes, values[0])
+    raise NotImplementedError(f"fn: no secants of the operation {step.op!r}")
+
+
+class Secants(NamedTuple):
+    """Enclosures over boxes: f(x) = f(x*) + F z, x - x* = R z.
+
+    `value` is of shape (*shape, B), `matrix` (*shape, n, B), both with K coefficients; `bad` (B,)
+    says where nothing is known.
+    """
+
+    value: Affine
+    matrix: Affine
+    bad: np.ndarray
+
+
+class Plan(NamedTuple):
+    """The form chosen for each product, and the coordinates on which F of each output depends."""
+
+    forms: tuple
+    moving: tuple[frozenset, ...]
+
+
+def plan_of(program: Program, base: Base, x: np.ndarray) -> Plan:
+    """Choose the forms: by tracing once, in the coordinates x themselves, close to x*."""
+    n = len(x)
+    probe = Affine(x[:, None], 1e-6 * np.eye(n)[:, :, None], np.zeros((n, 1)))
+    known, _, forms = _run(program, base, probe, np.eye(n), [None] * len(program.steps))
+    return Plan(tuple(forms), tuple(known[k].moving for k in program.outputs))
+
+
+def secants(program: Program, base: Base, plan: Plan, x: Affine, R: np.ndarray) -> list[Secants]:
+    """The secants of every output over boxes, x of shape (n, B) with K coefficients."""
+    known, bad, _ = _run(program, base, x, R, plan.forms)
+    return [_finished(program, k, known[k], bad, len(x.a)) for k in program.outputs]
+
+
+def _run(program: Program, base: Base, x: Affine, R: np.ndarray, forms):
+    """All steps: what is known of each, where nothing is, and the forms of the products."""
+    n, batch = x.c.shape
+    known: list[_Here] = []
+    bad, chosen = np.zeros(batch, bool), []
+    with np.errstate(all="ignore"):
+        for k, step in enumerate(program.steps):
+            here, form = _Here(base.values[k], [None] * n, frozenset()), None
+            if step.op == "input":
+                seeds = [aa.point(column[:, None]) for column in R.T]
+                here = _Here(x, seeds, frozenset())
+            elif step.inputs:
+                inputs = [known[i] for i in step.inputs]
+                shapes = [program.steps[i].shape for i in step.inputs]
+                if any(h.reached for h in inputs):
+                    at = [base.values[i] for i in step.inputs]
+                    zero = [base.zero[i] for i in step.inputs]
+                    value = _value(step, shapes, [h.value for h in inputs])
+                    *rest, form = _rows(step, shapes, inputs, at, zero, forms[k])
+                    here = _Here(value, *rest)
+            known.append(here)
+            chosen.append(form)
+            finite = np.isfinite(here.value.c) & np.isfinite(here.value.reach)
+            bad |= ~finite.all(axis=tuple(range(finite.ndim - 1)))
+    return known, bad, chosen
+
+
+def _finished(program: Program, k: int, here: _Here, bad, count: int) -> Secants:
+    """One output with every array at its full shape."""
+    shape = (*program.steps[k].shape, len(bad))
+
+    def full(v: Affine | None) -> Affine:
+        v = aa.point(np.zeros(1)) if v is None else v
+        a = np.zeros((count, 1)) if v.a is None else v.a
+        a = a.reshape((count, *(1,) * (len(shape) + 1 - a.ndim), *a.shape[1:]))
+        ends = (np.broadcast_to(u, shape) for u in (v.c, v.r))
+        return Affine(next(ends), np.broadcast_to(a, (count, *shape)), next(ends))
+
+    rows = [full(row) for row in here.rows]
+    matrix = Affine(
+        np.stack([v.c for v in rows], axis=-2),
+        np.stack([v.a for v in rows], axis=-2),
+        np.stack([v.r for v in rows], axis=-2),
+    )
+    return Secants(full(here.value), matrix, bad)
