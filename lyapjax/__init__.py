@@ -19,7 +19,7 @@ Each of these packages says in its first lines what its modules are.
 from lyapjax import dreal, systems
 from lyapjax.baselines.polynomials import Polynomial
 from lyapjax.baselines.sos import SumOfSquares, sos
-from lyapjax.certificates.certificate import Certificate, certificate
+from lyapjax.certificates.certificate import Certificate, certificate, region_certificate
 from lyapjax.certificates.replay import Replay, replay
 from lyapjax.dreal.smt import smt2
 from lyapjax.growth import Candidate, grow, verify_candidate
@@ -101,6 +101,7 @@ __all__ = [
     "lyapunov_risk",
     "prove",
     "quadratic_lyapunov",
+    "region_certificate",
     "replay",
     "smt2",
     "sos",

@@ -1,7 +1,11 @@
 """Proofs as files, and the check that shares no arithmetic with what proved them.
 
-certificate     Certificate: a proof as a file
-claims          what a file claims, in terms of derivatives in ball arithmetic
+certificate     Certificate: a proof as a file, by verify or by verify_region
+claims          what the file of verify claims, in terms of derivatives in ball arithmetic
+regions         what the file of verify_region claims, and its check
+forms           numbers on a box to first order, in balls
+slopes          secant matrices and Jacobians of such numbers
 covers          whether the boxes cover what they have to
-replay          replay: the file checked again
+checking        the budget of a check, its failure, definite matrices
+replay          replay: a file of either kind checked again
 """

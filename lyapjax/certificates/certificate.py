@@ -1,9 +1,10 @@
 """A proof as a file: what is claimed, of which functions, on which boxes.
 
-One `.npz` archive. Its entry `document` is JSON: V and f as straight-line programs (see `program`)
-with their numbers as exact hexadecimal floats, the domain, the levels, the matrix of the local
-certificate, versions, and a SHA-256 digest of every part; the other entries are the boxes. Nothing
-in it is executable, and nothing else is needed to check it: `replay` reads it with ball arithmetic.
+One `.npz` archive. Its entry `document` is JSON: the functions as straight-line programs (see
+`program`) with their numbers as exact hexadecimal floats, the domain, the levels, the matrices,
+versions, and a SHA-256 digest of every part; the other entries are the boxes, for a region with
+multipliers. Nothing in it is executable, and nothing else is needed to check it: `replay` reads it
+with ball arithmetic. There are two formats, of proofs by `verify` and by `verify_region`.
 """
 
 import dataclasses
@@ -14,11 +15,13 @@ import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lyapjax.proofs.attraction import Region
 from lyapjax.proofs.local import reach, ring_prover
 from lyapjax.proofs.obligations import Verification
 from lyapjax.proofs.proving import Verdict
@@ -26,8 +29,26 @@ from lyapjax.readers.program import Program, Step, trace
 from lyapjax.systems.domains import Ball, Box
 
 FORMAT = "lyapjax certificate 1"
-PARTS = ("V", "f", "domain", "equilibrium", "levels", "local", "statement")
-BOXES = ("shell", "boundary", "core", "local")
+REGION = "lyapjax certificate of a region 1"
+
+
+class Layout(NamedTuple):
+    """The parts of a format, and its sets of boxes."""
+
+    parts: tuple[str, ...]
+    boxes: tuple[str, ...]
+
+
+LAYOUTS = {
+    FORMAT: Layout(
+        ("V", "f", "domain", "equilibrium", "levels", "local", "statement"),
+        ("shell", "boundary", "core", "local"),
+    ),
+    REGION: Layout(
+        ("f", "features", "domain", "equilibrium", "P", "R", "level", "statement"), ("region",)
+    ),
+}
+MARKS = "<>*"  # lower corners, upper corners, multipliers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +59,7 @@ class Certificate:
 
     Attributes:
       document: what is claimed, as plain data.
-      boxes: corners (lo, hi) of the boxes of each obligation.
+      boxes: corners (lo, hi) of the boxes of each obligation; for a region with multipliers.
 
     Examples:
       >>> import lyapjax as ly
@@ -59,7 +80,7 @@ class Certificate:
     def save(self, path) -> Path:
         """Write the certificate to one file, which appears complete or not at all."""
         path = Path(path)
-        arrays = {f"{name} {end}": v for name, b in self.boxes.items() for end, v in zip("<>", b)}
+        arrays = {f"{name} {end}": v for name, b in self.boxes.items() for end, v in zip(MARKS, b)}
         text = json.dumps(self.document, indent=1, ensure_ascii=False)
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
@@ -77,11 +98,13 @@ class Certificate:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             document = json.loads(str(arrays.pop("document")))
-            boxes = {name: (arrays[f"{name} <"], arrays[f"{name} >"]) for name in BOXES}
+            layout = LAYOUTS.get(document.get("format")) if isinstance(document, dict) else None
+            if layout is None:
+                raise ValueError(f"expected one of the formats {list(LAYOUTS)}")
+            marks = MARKS if document["format"] == REGION else MARKS[:2]
+            boxes = {k: tuple(arrays[f"{k} {mark}"] for mark in marks) for k in layout.boxes}
         except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
             raise ValueError(f"path: {path} is no certificate of lyapjax: {error}") from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
-            raise ValueError(f"path: {path} is not of the format {FORMAT!r}")
         return cls(document, boxes)
 
 
@@ -133,11 +156,11 @@ def read_program(data: dict) -> Program:
 
 def digests(document: dict, boxes: dict) -> dict[str, str]:
     """SHA-256 of each part."""
-    found = {}
-    for name in PARTS:
+    found, layout = {}, LAYOUTS[document["format"]]
+    for name in layout.parts:
         text = json.dumps(document[name], sort_keys=True, ensure_ascii=False)
         found[name] = hashlib.sha256(text.encode()).hexdigest()
-    for name in BOXES:
+    for name in layout.boxes:
         parts = [np.ascontiguousarray(v, "<f8") for v in boxes[name]]
         content = b"".join(str(v.shape).encode() + v.tobytes() for v in parts)
         found[f"boxes {name}"] = hashlib.sha256(content).hexdigest()
@@ -194,19 +217,67 @@ def certificate(
         for key in ("shell", "boundary", "core")
     }
     boxes["local"] = _growth(f, x, local)
-    is_ball = isinstance(domain, Ball)
-    numbers = [domain.radius, *domain.centre] if is_ball else [*domain.lo, *domain.hi]
     document = {
-        "format": FORMAT,
-        "name": name,
-        "statement": verification.statement,
+        **_header(FORMAT, name, verification.statement, domain, x),
         "V": write_program(trace(V, jnp.zeros(n))),
         "f": write_program(trace(f, jnp.zeros(n))),
-        "domain": {"kind": "ball" if is_ball else "box", "numbers": exact(numbers)},
-        "equilibrium": exact(x),
         "levels": {"c1": exact(verification.inner_level), "c2": exact(verification.level)},
         "local": {"P": exact(local.P), "level": exact(local.level), "core": exact(local.core)},
+    }
+    document["digests"] = digests(document, boxes)
+    return Certificate(document, boxes)
+
+
+def _header(kind: str, name: str, statement: str, domain: Ball | Box, x: np.ndarray) -> dict:
+    """What the documents of both formats begin with."""
+    is_ball = isinstance(domain, Ball)
+    numbers = [domain.radius, *domain.centre] if is_ball else [*domain.lo, *domain.hi]
+    return {
+        "format": kind,
+        "name": name,
+        "statement": statement,
+        "domain": {"kind": "ball" if is_ball else "box", "numbers": exact(numbers)},
+        "equilibrium": exact(x),
         "versions": {p: importlib.metadata.version(p) for p in ("jax", "jaxlib", "numpy")},
+    }
+
+
+def region_certificate(region: Region, *, name: str = "") -> Certificate:
+    """The certificate of a proof by `verify_region`, to be saved and replayed.
+
+        V(x(0)) <= c   implies   x(t) → x*,        V(x) = (x - x*)'P (x - x*) + ‖φ(x)‖²
+
+    Args:
+      region: what `verify_region` or `verify_candidate` returned.
+      name: of the system, for readers.
+
+    Returns:
+      `Certificate`, with the boxes in the coordinates that were cut and their multipliers.
+
+    Raises:
+      ValueError: a region that is not PROVED.
+
+    Reference:
+      See `lyapjax.certificates.regions` for what is checked.
+
+    Examples:
+      >>> import jax.numpy as jnp, lyapjax as ly
+      >>> region = ly.verify_region(lambda x: -x + x**3, jnp.eye(2), ly.Ball(2.0, (0.0, 0.0)))
+      >>> ly.replay(ly.region_certificate(region)).verdict.value
+      'PROVED'
+    """
+    if not region.proved:
+        raise ValueError(f"region: expected PROVED, got {region.verdict.value}: {region.reason}")
+    f, features = region.functions
+    cut = region.multipliers.shape[1] - 1
+    boxes = {"region": (region.lo[:, :cut], region.hi[:, :cut], region.multipliers)}
+    document = {
+        **_header(REGION, name, region.statement, region.domain, region.equilibrium),
+        "f": write_program(f),
+        "features": None if features is None else write_program(features),
+        "P": exact(region.P),
+        "R": exact(region.R),
+        "level": exact(region.level),
     }
     document["digests"] = digests(document, boxes)
     return Certificate(document, boxes)

@@ -15,7 +15,7 @@ def is_covered(lo: np.ndarray, hi: np.ndarray, los: np.ndarray, his: np.ndarray)
             continue
         meets = np.where(lo < hi, (los < hi) & (his > lo), (los <= lo) & (his >= hi)).all(axis=1)
         los, his = los[meets], his[meets]
-        cut = _clean_cut(lo, hi, los, his)
+        cut = clean_cut(lo, hi, los, his)
         if cut is None:
             return False
         axis, at = cut
@@ -26,14 +26,18 @@ def is_covered(lo: np.ndarray, hi: np.ndarray, los: np.ndarray, his: np.ndarray)
     return True
 
 
-def _clean_cut(lo, hi, los, his) -> tuple[int, float] | None:
-    """A plane through the box that no box crosses; halves first, as they were made."""
+def clean_cut(lo, hi, los, his) -> tuple[int, float] | None:
+    """A plane through the box that no box crosses; halves first, as they were made.
+
+    Boxes that fill the space between them are met at their lower sides already.
+    """
     middle = 0.5 * lo + 0.5 * hi
-    for axis in range(len(lo)):
-        places = los[:, axis]
-        places = np.unique(places[(places > lo[axis]) & (places < hi[axis])])
-        nearest = places[np.argsort(np.abs(places - middle[axis]), kind="stable")]
-        for at in nearest.tolist():
-            if not ((los[:, axis] < at) & (his[:, axis] > at)).any():
-                return axis, at
+    for sides in (los, his):
+        for axis in range(len(lo)):
+            places = sides[:, axis]
+            places = np.unique(places[(places > lo[axis]) & (places < hi[axis])])
+            nearest = places[np.argsort(np.abs(places - middle[axis]), kind="stable")]
+            for at in nearest.tolist():
+                if not ((los[:, axis] < at) & (his[:, axis] > at)).any():
+                    return axis, at
     return None

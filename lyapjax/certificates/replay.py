@@ -7,7 +7,8 @@ balls too.
 What it shares with the prover is the reading of steps in balls (`ball`) and the extent of an
 ellipsoid (`local.reach`), both in Arb; no floating-point bound, no XLA, no derivative of JAX.
 
-What is checked, for the functions, levels and boxes in the file:
+What is checked, for the functions, levels and boxes in a file of a proof by `verify` (for those of
+`verify_region` see `regions`):
 
     digests   every part is what it was when the certificate was written
     statement its words are those that the numbers give
@@ -30,7 +31,9 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, arb_mat, ctx
 
-from lyapjax.certificates.certificate import BOXES, PARTS, Certificate, digests
+from lyapjax.certificates import regions
+from lyapjax.certificates.certificate import REGION, Certificate, digests
+from lyapjax.certificates.checking import Budget, Failed, exact, give_up, is_definite, keep_time
 from lyapjax.certificates.claims import Claim, either
 from lyapjax.certificates.covers import is_covered
 from lyapjax.proofs.local import reach
@@ -38,7 +41,6 @@ from lyapjax.proofs.proving import Verdict
 from lyapjax.readers.ball import BITS, balls
 from lyapjax.readers.jets import evaluate_jets
 
-MAX_DEPTH = 12
 AT_ONCE = 4096  # boxes in one array
 NUM_DRAWN = 1000  # boxes that are checked in balls too, where arrays have checked all
 
@@ -68,18 +70,7 @@ class Replay(NamedTuple):
     seconds: float
 
 
-class Budget(NamedTuple):
-    """When to stop, and how many boxes of an obligation are checked in balls alone (None: all)."""
-
-    deadline: float
-    num_balls: int | None
-
-
-class _Failed(Exception):
-    """An obligation that does not hold, as far as can be told."""
-
-
-def _check(name: str, los, his, holds: Callable, budget: "Budget") -> int:
+def _check(name: str, los, his, holds: Callable, budget: Budget) -> int:
     """Check `holds(lo, hi)` on every box, or on its parts; the number of boxes looked at."""
     count, num = 0, budget.num_balls
     if num is not None and len(los) > num:
@@ -88,11 +79,12 @@ def _check(name: str, los, his, holds: Callable, budget: "Budget") -> int:
         los, his = los[chosen], his[chosen]
     work = [(lo, hi, 0) for lo, hi in zip(los, his)]
     while work:
+        keep_time(name, budget)
         lo, hi, depth = work.pop()
         count += 1
         if holds(lo, hi):
             continue
-        _give_up(name, lo, hi, depth, budget)
+        give_up(name, lo, hi, depth)
         axis = int(np.argmax(hi - lo))
         at = 0.5 * lo[axis] + 0.5 * hi[axis]
         below, above = hi.copy(), lo.copy()
@@ -101,11 +93,12 @@ def _check(name: str, los, his, holds: Callable, budget: "Budget") -> int:
     return count
 
 
-def _check_all(name: str, los, his, holds: Callable, budget: "Budget") -> int:
+def _check_all(name: str, los, his, holds: Callable, budget: Budget) -> int:
     """`_check` by arrays."""
     work = [(los, his, 0)]
     count = 0
     while work:
+        keep_time(name, budget)
         lo, hi, depth = work.pop()
         if len(lo) > AT_ONCE:
             work.append((lo[AT_ONCE:], hi[AT_ONCE:], depth))
@@ -115,7 +108,7 @@ def _check_all(name: str, los, his, holds: Callable, budget: "Budget") -> int:
         if not left.any():
             continue
         lo, hi = lo[left], hi[left]
-        _give_up(name, lo[0], hi[0], depth, budget)
+        give_up(name, lo[0], hi[0], depth)
         rows, axis = np.arange(len(lo)), np.argmax(hi - lo, axis=1)
         at = 0.5 * lo[rows, axis] + 0.5 * hi[rows, axis]
         below, above = hi.copy(), lo.copy()
@@ -124,45 +117,15 @@ def _check_all(name: str, los, his, holds: Callable, budget: "Budget") -> int:
     return count
 
 
-def _give_up(name: str, lo, hi, depth: int, budget: "Budget") -> None:
-    if depth >= MAX_DEPTH:
-        raise _Failed(f"{name}: the box from {lo.tolist()} to {hi.tolist()} is not proved")
-    if time.perf_counter() > budget.deadline:
-        raise _Failed(f"{name}: the time is over")
-
-
-def _exact(values: np.ndarray) -> arb_mat:
-    return arb_mat(*values.shape, [arb(v) for v in values.ravel().tolist()])
-
-
-def _is_definite(matrix: arb_mat) -> bool:
-    """Proof that a symmetric matrix of balls is positive definite, by Gershgorin's circles.
-
-    After a congruence that takes its middle to about the identity.
-    """
-    n = matrix.nrows()
-    middle = np.array([float(v.mid()) for v in matrix.entries()]).reshape(n, n)
-    try:
-        R = _exact(np.linalg.inv(np.linalg.cholesky(middle)))
-    except np.linalg.LinAlgError:
-        return False
-    image = R * matrix * R.transpose()
-    for i in range(n):
-        others = sum((abs(image[i, j]) for j in range(n) if j != i), arb(0))
-        if not image[i, i] > others:
-            return False
-    return True
-
-
 def _local(claim: Claim, boxes, budget: Budget) -> int:
     """The ellipsoid converges to the equilibrium."""
     f = evaluate_jets(claim.f, balls(claim.x).tolist(), 1)[0]
     if not all(jet.value == 0 for jet in f):
-        raise _Failed("local: f(x*) is not 0")
+        raise Failed("local: f(x*) is not 0")
     if not (0 < claim.core <= claim.level):
-        raise _Failed("local: the levels are not 0 < core <= level")
-    if not (claim.P == claim.P.T).all() or not _is_definite(_exact(claim.P)):
-        raise _Failed("local: P is not symmetric and positive definite")
+        raise Failed("local: the levels are not 0 < core <= level")
+    if not (claim.P == claim.P.T).all() or not is_definite(exact(claim.P)):
+        raise Failed("local: P is not symmetric and positive definite")
 
     def around(level: float) -> tuple[np.ndarray, np.ndarray]:
         half = reach(claim.P, level)
@@ -171,21 +134,21 @@ def _local(claim: Claim, boxes, budget: Budget) -> int:
     lo, hi = around(claim.core)
     slopes = evaluate_jets(claim.f, balls(lo, hi).tolist(), 1)[0]
     J = arb_mat([list(jet.gradient) for jet in slopes])
-    product = _exact(claim.P) * J
-    if not _is_definite(-(product + product.transpose())):
-        raise _Failed("local: P J + J'P is not negative definite around x*")
+    product = exact(claim.P) * J
+    if not is_definite(-(product + product.transpose())):
+        raise Failed("local: P J + J'P is not negative definite around x*")
     lo, hi = around(claim.level)
     if claim.is_ball:
         # The farthest corner.
         far = np.maximum(np.abs(lo - claim.centre), np.abs(hi - claim.centre)) * (1 + 1e-15)
         if not sum((arb(v) ** 2 for v in far.tolist()), arb(0)) < arb(claim.radius) ** 2:
-            raise _Failed("local: {W <= level} is not inside the domain")
+            raise Failed("local: {W <= level} is not inside the domain")
     elif not ((lo > claim.lo) & (hi < claim.hi)).all():
-        raise _Failed("local: {W <= level} is not inside the domain")
+        raise Failed("local: {W <= level} is not inside the domain")
     if claim.level == claim.core:
         return 0
     if not is_covered(lo, hi, *boxes):
-        raise _Failed("local: the boxes do not cover {W <= level}")
+        raise Failed("local: the boxes do not cover {W <= level}")
 
     holds = either(
         claim.below(claim.W, claim.core),
@@ -198,7 +161,7 @@ def _local(claim: Claim, boxes, budget: Budget) -> int:
 def _core(claim: Claim, boxes, budget: Budget) -> int:
     """{V <= c1} lies in the ellipsoid."""
     if not is_covered(claim.lo, claim.hi, *boxes):
-        raise _Failed("core: the boxes do not cover the domain")
+        raise Failed("core: the boxes do not cover the domain")
 
     holds = either(
         claim.above(claim.V_of, claim.c1), claim.below(claim.W, claim.level), claim.outside
@@ -220,7 +183,7 @@ def _boundary(claim: Claim, boxes, budget: Budget) -> int:
         flat = lo == hi
         there = ((boxes[0] <= lo) & (boxes[1] >= hi))[:, flat].all(axis=1)
         if not is_covered(lo, hi, boxes[0][there], boxes[1][there]):
-            raise _Failed("boundary: the boxes do not cover the boundary of the domain")
+            raise Failed("boundary: the boxes do not cover the boundary of the domain")
 
     within = [claim.below(claim.gauge, 0.0)] if claim.is_ball else []
     holds = either(claim.outside, *within, claim.above(claim.V_of, claim.c2))
@@ -232,7 +195,7 @@ def _shell(claim: Claim, boxes, budget: Budget) -> int:
     if claim.c1 >= claim.c2:
         return 0  # then {V <= c2} lies in the ellipsoid
     if not is_covered(claim.lo, claim.hi, *boxes):
-        raise _Failed("shell: the boxes do not cover the domain")
+        raise Failed("shell: the boxes do not cover the domain")
 
     holds = either(
         claim.below(claim.V_of, claim.c1),
@@ -285,16 +248,18 @@ def replay(
     verdict, reason, count = Verdict.PROVED, "", 0
     try:
         _check_digests(found)
-        claim = Claim(found.document)
+        is_region = found.document["format"] == REGION
+        claim = (regions.RegionClaim if is_region else Claim)(found.document)
         if found.statement != claim.statement:
-            raise _Failed(f"statement: the numbers say: {claim.statement}")
-        budget = Budget(start + max_seconds, num_balls if claim.is_plain else None)
-        for name, check in OBLIGATIONS.items():
-            number = check(claim, found.boxes[name], budget)
+            raise Failed(f"statement: the numbers say: {claim.statement}")
+        plain = not is_region and claim.is_plain
+        budget = Budget(start + max_seconds, num_balls if plain else None)
+        for name, check in (regions.OBLIGATIONS if is_region else OBLIGATIONS).items():
+            number = check(claim, found.boxes["region" if is_region else name], budget)
             count += number
             if callback_fn is not None:
                 callback_fn(name, number)
-    except _Failed as failure:
+    except Failed as failure:
         verdict, reason = Verdict.UNKNOWN, str(failure)
     finally:
         ctx.prec = old
@@ -307,7 +272,7 @@ def _check_digests(proof: Certificate) -> None:
         now, then = digests(proof.document, proof.boxes), proof.document["digests"]
         changed = [name for name in now if now[name] != then[name]]
     except (KeyError, TypeError, AttributeError) as error:
-        raise _Failed(f"digest: a part is missing: {error}") from error
-    if set(now) != {*PARTS, *(f"boxes {name}" for name in BOXES)} or changed:
+        raise Failed(f"digest: a part is missing: {error}") from error
+    if changed:
         what = " and ".join(changed)
-        raise _Failed(f"digest: the {what} were changed after the certificate was written")
+        raise Failed(f"digest: the {what} were changed after the certificate was written")

@@ -24,7 +24,7 @@ import numpy as np
 from lyapjax.proofs.proving import Verdict
 from lyapjax.proofs.regional import Form, form_of, search
 from lyapjax.readers.affine import Affine
-from lyapjax.readers.program import JUMPS, KINKS, trace
+from lyapjax.readers.program import JUMPS, KINKS, Program, trace
 from lyapjax.readers.secants import secants
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import require_float64
@@ -54,6 +54,10 @@ class Region:
       lo: (N, n) lower corners of the boxes of the proof, in z.
       hi: (N, n) their upper corners.
       multipliers: (N, 1 + K) of the S-procedure on each box, zeros where none are needed.
+      functions: f and φ as programs, None for a φ that is not there.
+      P: (n, n) as given.
+      domain: as given.
+      equilibrium: (n,) x*.
 
     Examples:
       >>> import jax.numpy as jnp, lyapjax as ly
@@ -74,11 +78,21 @@ class Region:
     lo: np.ndarray
     hi: np.ndarray
     multipliers: np.ndarray
+    functions: tuple[Program, Program | None]
+    P: np.ndarray
+    domain: Ball | Box
+    equilibrium: np.ndarray
 
     @property
     def proved(self) -> bool:
         """Whether the statement holds."""
         return self.verdict is Verdict.PROVED
+
+
+def claimed_region(level: float, with_features: bool, x: np.ndarray) -> str:
+    """The statement that is proved, in words."""
+    what = "(x - x*)'P(x - x*)" + (" + |φ(x)|²" if with_features else "")
+    return f"every trajectory from {{V <= {level!r}}}, V = {what}, tends to {x.tolist()}"
 
 
 def _check(f, P, domain, equilibrium, level, features_fn):
@@ -266,24 +280,24 @@ def verify_region(
     """
     start = time.perf_counter()
     P, x, form = _check(f, P, domain, equilibrium, level, features_fn)
-    what = "(x - x*)'P(x - x*)" + ("" if features_fn is None else " + |φ(x)|²")
-    goal = f"every trajectory from {{V <= {level or 'c'}}}, V = {what}, tends to {x.tolist()}"
+    phi = None if features_fn is None else trace(features_fn, jnp.asarray(x))
+    claim = (form.f.program, phi), P, domain, x
     top = largest_level(P, x, domain)
     count, best, last = 0, None, None
 
     def finish(verdict, reason="", point=None):
         seconds = time.perf_counter() - start
         if best is None:
-            empty = np.zeros((0, len(x)))
+            says, empty = claimed_region(level or "c", phi is not None, x), np.zeros((0, len(x)))
             return Region(
-                verdict, goal, reason, point, np.nan, 0.0, count, seconds,
-                form.R, empty, empty, np.zeros((0, 1 + form.cut)),
+                verdict, says, reason, point, np.nan, 0.0, count, seconds,
+                form.R, empty, empty, np.zeros((0, 1 + form.cut)), *claim,
             )  # fmt: skip
         c, found = best
-        says = f"every trajectory from {{V <= {c!r}}}, V = {what}, tends to {x.tolist()}"
+        says = claimed_region(c, phi is not None, x)
         return Region(
             Verdict.PROVED, says, "", None, c, region_volume(form, x, c), count, seconds,
-            form.R, *found.boxes,
+            form.R, *found.boxes, *claim,
         )  # fmt: skip
 
     if level is not None and level > top:

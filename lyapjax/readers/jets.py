@@ -10,13 +10,15 @@ kinks (abs, max, min) the gradient encloses all slopes, which is what the mean v
 the Hessian is unknown there. In place of each ball may stand a `spans.Span`: many boxes at once.
 """
 
+import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from flint import arb
 
 from lyapjax.readers import ball
-from lyapjax.readers.program import Program
+from lyapjax.readers.program import Program, Step
 from lyapjax.readers.spans import Span
 
 UNKNOWN = arb(0, "inf")
@@ -210,18 +212,6 @@ def operation(step, *entries):
     return _unary(name, *entries)
 
 
-def _dot(step, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    shape, rows = ball.contraction(step, a, b)
-    found = np.empty(len(rows), object)
-    for k, (left, right) in enumerate(rows):
-        parts = [square(p) if p is q else mul(p, q) for p, q in zip(left, right)]
-        total = parts[0]
-        for part in parts[1:]:
-            total = add(total, part)
-        found[k] = total
-    return wrap(found, shape)
-
-
 def wrap(entries, shape) -> np.ndarray:
     """An array of jets, which NumPy would take for sequences."""
     found = np.empty(len(entries), object)
@@ -230,47 +220,62 @@ def wrap(entries, shape) -> np.ndarray:
     return found.reshape(shape)
 
 
-def _reduce(step, x: np.ndarray) -> np.ndarray:
-    joins = {"reduce_sum": add, "reduce_prod": mul}
-    joins |= {"reduce_max": lambda p, q: _extreme(p, q, True)}
-    joins |= {"reduce_min": lambda p, q: _extreme(p, q, False)}
-    if step.op not in joins:
+ADD, MUL, SQUARE = (Step(op, (), (), ()) for op in ("add", "mul", "square"))
+JOINS = {"reduce_sum": ADD, "reduce_prod": MUL}
+JOINS |= {"reduce_max": Step("max", (), (), ()), "reduce_min": Step("min", (), (), ())}
+
+
+def _dot(step, a: np.ndarray, b: np.ndarray, apply: Callable) -> np.ndarray:
+    shape, rows = ball.contraction(step, a, b)
+    found = []
+    for left, right in rows:
+        parts = [apply(SQUARE, p) if p is q else apply(MUL, p, q) for p, q in zip(left, right)]
+        found.append(functools.reduce(functools.partial(apply, ADD), parts))
+    return wrap(found, shape)
+
+
+def _reduce(step, x: np.ndarray, apply: Callable) -> np.ndarray:
+    if step.op not in JOINS:
         raise NotImplementedError(f"fn: no derivative in balls of the operation {step.op!r}")
     axes = step.params[0]
     x = x.transpose([*(i for i in range(x.ndim) if i not in axes), *axes])
-    count = int(np.prod(step.shape, dtype=int))
-    rows = x.reshape((count, -1))
-    found = []
-    for row in rows:
-        value = row[0]
-        for other in row[1:]:
-            value = joins[step.op](value, other)
-        found.append(value)
-    return wrap(found, step.shape)
+    rows = x.reshape((int(np.prod(step.shape, dtype=int)), -1))
+    join = functools.partial(apply, JOINS[step.op])
+    return wrap([functools.reduce(join, row) for row in rows], step.shape)
 
 
-def evaluate_jets(program: Program, x: list, order: int) -> list[np.ndarray]:
-    """The outputs of a program of one vector as arrays of jets over a box of balls."""
-    n, known = len(x), []
+def interpret(program: Program, x: list, number: Callable, apply: Callable) -> list[np.ndarray]:
+    """The outputs of a program of one vector, entry by entry.
+
+    `x` are the entries of the vector, `number` makes one of a float, and `apply(step, *entries)`
+    carries out an elementwise step on them.
+    """
+    known = []
     for step in program.steps:
         values = [known[i] for i in step.inputs]
         if step.op == "input":
-            value = wrap([variable(v, i, n, order) for i, v in enumerate(x)], (n,))
+            value = wrap(x, (len(x),))
         elif step.op in ("constant", "literal"):
             is_literal = step.op == "literal"
             numbers = step.params[0] if is_literal else program.constants[step.params[0]]
             numbers = np.asarray(numbers, np.float64)
-            found = [constant(arb(v), n, order) for v in numbers.ravel().tolist()]
-            value = wrap(found, numbers.shape)
+            value = wrap([number(v) for v in numbers.ravel().tolist()], numbers.shape)
         elif step.op in ball.MOVING:
             value = ball.move(step, values)
         elif step.op == "dot":
-            value = _dot(step, *values)
+            value = _dot(step, *values, apply)
         elif step.op.startswith("reduce_") or step.op == "cumsum":
-            value = _reduce(step, values[0])
+            value = _reduce(step, values[0], apply)
         else:
             spread = [np.broadcast_to(v, step.shape) for v in values]
             rows = [v.ravel() for v in spread]
-            value = wrap([operation(step, *entries) for entries in zip(*rows)], step.shape)
+            value = wrap([apply(step, *entries) for entries in zip(*rows)], step.shape)
         known.append(value)
     return [known[k] for k in program.outputs]
+
+
+def evaluate_jets(program: Program, x: list, order: int) -> list[np.ndarray]:
+    """The outputs of a program of one vector as arrays of jets over a box of balls."""
+    n = len(x)
+    start = [variable(v, i, n, order) for i, v in enumerate(x)]
+    return interpret(program, start, lambda v: constant(arb(v), n, order), operation)
