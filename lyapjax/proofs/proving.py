@@ -4,13 +4,14 @@
 
 A box is done if the upper bound of the margin is below 0, or the lower bound of some entry of
 `where` above 0. Boxes that are not are cut at their middle, along the coordinate on which the
-bounds depend most (along two, if both matter), until none is left. The boxes of a round are bounded
+bounds depend most (along two, if both matter), until none is left; if there are few, twice, since
+empty places of a batch cost as much as full ones. The boxes of a round are bounded
 together, in batches of fixed sizes (see `compiled`), several at a time on the cores there are; the
 list of open boxes lives on the host, last in, first out, so that it stays short.
 
-Every box is also evaluated at its centre, which is where the slopes say that the margin is
-greatest; and when a proof becomes long, the open boxes with the largest bounds are where a gradient
-search for a counterexample starts. A point at which the margin is certainly not negative is read
+In every box the place where the bounds say that the margin is greatest is a candidate for a
+counterexample; and when a proof becomes long, the open boxes with the largest bounds are where a
+gradient search for one starts. A point at which the margin seems not to be negative is read
 again in ball arithmetic, and only then called a counterexample. Cutting at a floating-point number
 gives two boxes that share it, so nothing between them is lost, and NaN is never below 0, so nothing
 is proved by it.

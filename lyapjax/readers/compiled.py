@@ -65,9 +65,9 @@ class Bounded(NamedTuple):
     Attributes:
       upper: (batch,) upper bounds of the margin.
       finished: (batch,) whether the statement is proved on the box.
-      candidate: (batch,) lower bound of the margin at the centre, -inf where it is no
-        counterexample as far as can be told.
-      centre: (n, batch).
+      candidate: (batch,) the margin at `centre`, roughly, -inf where it is no counterexample as
+        far as can be told; balls decide.
+      centre: (n, batch) where the margin is greatest, as far as the bounds tell.
       scores: (n, batch) how much the bounds depend on each coordinate.
     """
 
