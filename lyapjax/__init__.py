@@ -7,7 +7,7 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     learning        networks, the linear regulator, falsify, learn
     synthesis       synthesize: learn, falsify, verify, until the proof closes
     growth          grow: learn a V and a controller for it, of as large a region as it gets
-    readers         one JAX function, many readings: enclose, mean values, ball arithmetic, jets
+    readers         one JAX function, many readings: enclose, linear bounds, ball arithmetic, jets
     proofs          verify: the whole proof; prove, verify_shell, verify_region
     certificates    a proof as a file; replay: the file checked again
     dreal           smt2, dreal.check: the same statements for dReal

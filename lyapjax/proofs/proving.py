@@ -4,13 +4,14 @@
 
 A box is done if the upper bound of the margin is below 0, or the lower bound of some entry of
 `where` above 0. Boxes that are not are cut at their middle, along the coordinate on which the
-bounds depend most (along two, if both matter), until none is left. The boxes of a round are bounded
+bounds depend most (along two, if both matter), until none is left; if there are few, twice, since
+empty places of a batch cost as much as full ones. The boxes of a round are bounded
 together, in batches of fixed sizes (see `compiled`), several at a time on the cores there are; the
 list of open boxes lives on the host, last in, first out, so that it stays short.
 
-Every box is also evaluated at its centre, which is where the slopes say that the margin is
-greatest; and when a proof becomes long, the open boxes with the largest bounds are where a gradient
-search for a counterexample starts. A point at which the margin is certainly not negative is read
+In every box the place where the bounds say that the margin is greatest is a candidate for a
+counterexample; and when a proof becomes long, the open boxes with the largest bounds are where a
+gradient search for one starts. A point at which the margin seems not to be negative is read
 again in ball arithmetic, and only then called a counterexample. Cutting at a floating-point number
 gives two boxes that share it, so nothing between them is lost, and NaN is never below 0, so nothing
 is proved by it.
@@ -25,7 +26,7 @@ import numpy as np
 
 from lyapjax.proofs.statements import Statement, statement_of
 from lyapjax.readers import intervals as ia
-from lyapjax.readers.compiled import SMALL_BATCH, Executable, large_batch, on_cpu, pad
+from lyapjax.readers.compiled import SMALL_BATCH, Executable, large_batch
 
 # Fewer boxes than this many small batches are not worth compiling the large one for.
 SMALL_BATCHES = 4
@@ -143,22 +144,17 @@ def _check_boxes(lo, hi):
 def _climb(stages: Executable, statement: Statement, numbers, lo, hi) -> np.ndarray:
     """Points of the boxes, after steps uphill in the margin, or downhill where outside.
 
-    Points are boxes of no width to the first stage, whose slopes there are gradients. In floating
-    point: these are only candidates.
+    In floating point: these are only candidates.
     """
-    num, forms, columns = len(lo), statement.forms, np.arange(SMALL_BATCH)
+    forms, columns, least, most = statement.forms, np.arange(len(lo)), lo.T, hi.T
     sign, index, offset = forms.sign[:, None], forms.index, forms.offset[:, None]
-    least, most = pad(lo, hi, SMALL_BATCH)
     x, width = 0.5 * least + 0.5 * most, most - least
-    best, found = np.full(SMALL_BATCH, -ia.INF), x.copy()
+    best, found = np.full(len(lo), -ia.INF), x.copy()
     for turn in range(NUM_CLIMBS):
-        with on_cpu():
-            (ends, slopes, _), _ = stages.first.result()(numbers[0], x, x, numbers[1])
-        with np.errstate(invalid="ignore"):
-            ends, slopes = (np.asarray(v).mean(axis=1) for v in (ends, slopes))
-        values = sign * ends[index] + offset
+        outputs, slopes = stages.gradients(numbers, x, forms)
+        values = sign * outputs[index] + offset
         worst = np.argmax(values[1:], axis=0) + 1 if len(values) > 1 else None
-        here = np.full(SMALL_BATCH, -1.0) if worst is None else values[worst, columns]
+        here = np.full(len(lo), -1.0) if worst is None else values[worst, columns]
         direction = sign[0] * slopes[index[0]]
         if worst is not None:
             back = -sign[worst, 0] * slopes[index[worst], :, columns].T
@@ -168,18 +164,8 @@ def _climb(stages: Executable, statement: Statement, numbers, lo, hi) -> np.ndar
         size = np.abs(direction * width).max(axis=0)
         move = direction * width**2 / np.where((size > 0) & np.isfinite(size), size, ia.INF)
         x = np.clip(x + np.nan_to_num(move) * 0.75**turn, least, most)
-    order = np.argsort(-best[:num])[:NUM_TRIED]
+    order = np.argsort(-best)[:NUM_TRIED]
     return found.T[order[best[order] >= 0]]
-
-
-def _bound(stages: Executable, numbers, lo, hi, batch: int) -> list[np.ndarray]:
-    """The entries of `Bounded` for boxes (N, n), in batches that run side by side."""
-    with on_cpu():
-        starts = range(0, len(lo), batch)
-        parts = [pad(lo[k : k + batch], hi[k : k + batch], batch) for k in starts]
-        found = [stages(numbers[0], *part, numbers[1]) for part in parts]
-    columns = zip(*([np.asarray(v) for v in row] for row in found))
-    return [np.concatenate(column, axis=-1)[..., : len(lo)] for column in columns]
 
 
 def _suspects(candidate: np.ndarray, centre: np.ndarray) -> np.ndarray:
@@ -279,8 +265,8 @@ def prove_statement(
     start = time.perf_counter() if start is None else start
     n = lo.shape[1]
     stages = statement.prepared(lo, hi)
-    numbers, before = statement.numbers(), time.perf_counter()
-    stages.first.result(), stages.second.result()
+    numbers, before = statement.program.numbers, time.perf_counter()
+    stages.wait()
     start += time.perf_counter() - before  # compiling does not count
     larger, batch, climb_at = None, SMALL_BATCH, CLIMB_AFTER
     corners = lo, hi
@@ -303,10 +289,10 @@ def prove_statement(
             break
         if larger is None and num_open > SMALL_BATCHES * SMALL_BATCH:
             larger = statement.prepared(*corners, large=True)
-        if larger is not None and larger.first.done() and larger.second.done():
+        if larger is not None and larger.is_ready:
             stages, batch = larger, large_batch(n)
         lo, hi = _take(stack, min(NUM_AT_ONCE * batch, max(max_boxes - count, batch)))
-        upper, finished, candidate, centre, scores = _bound(stages, numbers, lo, hi, batch)
+        upper, finished, candidate, centre, scores = stages(numbers, lo, hi, statement.forms)
         count += len(lo)
         points = _suspects(candidate, centre)
         open_ = ~finished
@@ -337,6 +323,9 @@ def prove_statement(
                 middle = (0.5 * lo[i] + 0.5 * hi[i]).tolist()
                 reason = f"a box of the smallest size is open, around {middle}"
                 break
+            if 4 * len(new_lo) <= SMALL_BATCH:  # places of a batch cost the same if empty
+                *finer, stuck = _cut(new_lo, new_hi, new_hi - new_lo, smallest)
+                new_lo, new_hi = (new_lo, new_hi) if stuck.any() else finer
             stack.append((new_lo, new_hi))
         num_open = sum(len(part[0]) for part in stack)
     if verdict is Verdict.UNKNOWN:

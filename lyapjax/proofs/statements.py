@@ -30,7 +30,6 @@ from lyapjax.readers.compiled import (
     executable,
     large_batch,
     make_forms,
-    on_cpu,
 )
 from lyapjax.readers.program import Placeholder, Program, trace
 from lyapjax.systems.domains import Ball, Box
@@ -104,11 +103,6 @@ class Statement(NamedTuple):
         size = ia.TAME if tame else ia.INF
         rows = len(self.forms.sign)
         return executable(program.steps, program.outputs, size, shapes, n, batch, rows)
-
-    def numbers(self) -> tuple:
-        """The constants and the forms, on the device."""
-        with on_cpu():
-            return jax.device_put((self.program.constants, self.forms))
 
     def refuted_at(self, x: np.ndarray) -> bool:
         """Whether x is certainly a counterexample, in ball arithmetic."""

@@ -17,6 +17,7 @@ becomes g sech²; and s (1 - s), for the logistic function, likewise one operati
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -89,6 +90,11 @@ class Program:
     def ops(self) -> set[str]:
         """The names of the operations that occur."""
         return {step.op for step in self.steps}
+
+    @functools.cached_property
+    def numbers(self) -> tuple:
+        """The constants on the CPU, where proofs run; put there once."""
+        return jax.device_put(self.constants, jax.devices("cpu")[0])
 
 
 def hashable(array: np.ndarray) -> tuple:

@@ -1,4 +1,4 @@
-"""Slopes and the mean value form: against ball arithmetic and automatic differentiation."""
+"""Slopes, mean value form and linear bounds: against balls and automatic differentiation."""
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,9 @@ import lyapjax as ly
 from lyapjax.readers import intervals as ia
 from lyapjax.readers.bounds import best_centre, first_stage, second_stage
 from lyapjax.readers.compiled import bounds_of, slopes_of
+from lyapjax.readers.linear import EPS
+from lyapjax.readers.planes import planes
+from lyapjax.readers.program import JUMPS
 from tests.lyapjax.test_enclosure import BINARY, SHAPED, UNARY, W, points
 
 CHEAP = ("sum of rows", "max", "min", "norm", "pieces", "set", "softmax")
@@ -41,7 +44,7 @@ HEAVY = [pytest.param(name, marks=pytest.mark.slow) for name in COSTLY]
 
 
 @pytest.mark.parametrize("name", [*FUNCTIONS, *HEAVY])
-def test_slopes_hold_the_derivatives_and_the_mean_value_form_the_values(name):
+def test_slopes_hold_the_derivatives_mean_value_form_and_planes_the_values(name):
     number, lo, hi, program = problem(name)
 
     # Operation by operation: compiling each of these functions would take most of the time.
@@ -51,6 +54,12 @@ def test_slopes_hold_the_derivatives_and_the_mean_value_form_the_values(name):
     found, _, bad = second_stage(program, program.constants, x, first, centre)
     lower, upper = (np.asarray(v) for v in found[0])
     slopes = np.asarray(first[1][0]).swapaxes(0, 1)
+    c = a = r = np.zeros(64)
+    if not program.ops & JUMPS:
+        c, a, r = (np.asarray(v)[0] for v in planes(program, program.constants, lo.T, hi.T))
+        assert np.isfinite(r).mean() > 0.5
+    middle = 0.5 * lo + 0.5 * hi
+    half = np.maximum(hi - middle, middle - lo) * (1 + EPS)
     bounded = np.isfinite(lower) & np.isfinite(upper)
     # Jumps leave only the plain bounds, and poles none; elsewhere something is said.
     assert bounded.mean() > 0.5, name
@@ -60,10 +69,24 @@ def test_slopes_hold_the_derivatives_and_the_mean_value_form_the_values(name):
             ball = ly.evaluate_balls(program, side[i])[0][()]
             assert not ball < arb(lower[i])
             assert not ball > arb(upper[i])
+            # Not only the planes' ends hold the value: at each place it is within r of the middle.
+            if program.ops & JUMPS:
+                continue
+            at = arb(c[i])
+            for k in range(lo.shape[1]):
+                at += arb(a[k, i]) * (arb(side[i, k]) - arb(middle[i, k])) / arb(half[i, k] or 1.0)
+            assert not abs(ball - at) > arb(r[i])
         exact = np.asarray(gradient(side))
         slack = 1e-9 * (1 + np.abs(exact))
         inside = ((slopes[:, 0].T - slack <= exact) & (exact <= slopes[:, 1].T + slack)).all(axis=1)
         assert inside[~np.asarray(bad)].all(), name
+
+
+def test_planes_are_bounded_where_slopes_are_and_unbounded_where_undefined():
+    program = ly.trace(lambda x: (jnp.tanh(1 / x[0]), jnp.sqrt(x[0] - 0.5)), jnp.zeros(1))
+    lo, hi = np.array([[0.6, -0.1, 0.4]]), np.array([[0.7, 0.1, 0.7]])
+    _, _, r = planes(program, program.constants, lo, hi)
+    assert np.isfinite(np.asarray(r)).tolist() == [[True, False, False]] * 2
 
 
 def test_difference_quotients_across_a_kink_are_enclosed():
@@ -106,12 +129,12 @@ def test_across_a_jump_the_mean_value_form_claims_nothing():
         assert np.isinf(slopes).all()
 
 
-def test_the_mean_value_form_converges_quadratically():
+def test_the_mean_value_form_and_planes_converge_quadratically():
     def slope(x):
         return jax.jvp(lambda x: jnp.tanh(W[0, :2] @ jnp.tanh(W[:2, :2] @ x)), (x,), (x[::-1],))[1]
 
     program = ly.trace(lambda x: (slope(x),), jnp.zeros(2))
-    x, excess = np.array([[0.3, -0.2]]), []
+    x, excess, flat = np.array([[0.3, -0.2]]), [], []
     samples = np.random.default_rng(0).uniform(-1, 1, (4000, 2))
     samples = np.concatenate([samples, np.sign(samples)])
     for r in (1e-1, 1e-2, 1e-3):
@@ -121,6 +144,9 @@ def test_the_mean_value_form_converges_quadratically():
         (found,), _, _ = second_stage(program, program.constants, box, first, centre)
         true = float(jax.vmap(slope)(x + r * samples).max())
         excess.append(float(found[1][0]) - true)
-    assert excess[0] > 0
-    assert excess[1] < 0.03 * excess[0]
-    assert excess[2] < 0.03 * excess[1] + 1e-13
+        c, a, rest = (np.asarray(v)[0] for v in planes(program, program.constants, *box[:2]))
+        flat.append(float((c + np.abs(a).sum(axis=0) + rest)[0]) - true)
+    for found in (excess, flat):
+        assert found[0] > 0
+        assert found[1] < 0.03 * found[0]
+        assert found[2] < 0.03 * found[1] + 1e-13

@@ -7,6 +7,7 @@ import pytest
 
 import lyapjax as ly
 from lyapjax.learning.objective import NEW, margin_risk, slowest_rate
+from lyapjax.learning.warmup import stabilising_gain
 
 KEY = jax.random.key(0)
 # Small, so that compiling and running take seconds.
@@ -51,8 +52,23 @@ def test_the_start_is_lqr(pendulum):
     np.testing.assert_allclose(ratio, ratio[0, 0], rtol=1e-10)
     assert np.linalg.eigvalsh(R.T @ R)[0] * 36 == pytest.approx(1, rel=1e-2)
     assert slowest_rate(pendulum) == pytest.approx(min(-regulator.eigenvalues.real))
-    other = ly.initialise(jax.random.key(1), pendulum, recipe=SMALL, start="random")
-    assert not np.allclose(other.u.K[...], regulator.K)
+
+
+def test_a_random_start_is_one_that_stabilises(pendulum):
+    x, gains = jnp.zeros(2), []
+    for seed in range(4):
+        u = ly.initialise(jax.random.key(seed), pendulum, recipe=SMALL, start="random").u
+        A = np.asarray(jax.jacfwd(pendulum.closed_loop(u))(x))
+        assert np.linalg.eigvals(A).real.max() < 0
+        gains.append(np.asarray(u.K[...]))
+    assert np.ptp(gains, axis=0).min() > 0.1  # as different as the random ones they come from
+    # What stabilises already is left alone, and the way back from far off is found.
+    gain = jax.jit(stabilising_gain)
+    good = jnp.asarray(ly.lqr(pendulum).K)
+    np.testing.assert_array_equal(gain(pendulum, good), good)
+    far = ly.LinearController(gain(pendulum, jnp.array([[4.0, 3.0]])))
+    A = np.asarray(jax.jacfwd(pendulum.closed_loop(far))(x))
+    assert np.linalg.eigvals(A).real.max() < 0
 
 
 def test_the_same_key_gives_the_same_bits(pendulum, small):

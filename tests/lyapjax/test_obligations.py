@@ -131,7 +131,7 @@ def test_bad_candidates_are_named():
 
 
 def test_time_that_runs_out_is_unknown():
-    r = ly.verify(bowl, van_der_pol, DISC, max_boxes=10)
+    r = ly.verify(bowl, van_der_pol, DISC, level=2.0, max_boxes=10)
     assert r.verdict is ly.Verdict.UNKNOWN
     assert "not finished" in r.reason
 

@@ -250,7 +250,8 @@ def test_compiled_bounds_of_random_expressions_hold_against_balls(seed):
         statement = statement_of(fn, None, 2)
         lo = rng.uniform(-3, 3, (2, 512))
         hi = lo + 10.0 ** rng.uniform(-15, 0, (1, 512))
-        found = statement.prepared(lo.T, hi.T)(statement.program.constants, lo, hi, statement.forms)
+        stages = statement.prepared(lo.T, hi.T)
+        found = stages(statement.program.constants, lo.T, hi.T, statement.forms)
         upper = np.asarray(found.upper)
         for t in (0.0, 1.0, rng.uniform(size=lo.shape)):
             x = np.clip(lo + t * (hi - lo), lo, hi)

@@ -55,6 +55,15 @@ def test_trajectories_do_what_is_proved(pendulum):
     assert values.max() < 0.6 * result.level
 
 
+@pytest.mark.slow
+def test_random_starts_are_proved_too():
+    system = ly.systems.inverted_pendulum()
+    for seed in range(3):
+        result = ly.synthesize(system, key=jax.random.key(seed), start="random", max_seconds=600.0)
+        assert result.proved
+        assert result.volume >= 47
+
+
 def test_a_spent_budget_is_unknown_with_a_reason():
     system = ly.systems.double_integrator()
     result = ly.synthesize(system, key=KEY, max_seconds=1e-6)
