@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lyapjax.proofs.checkpoint import packed, unpacked
 from lyapjax.proofs.definite import Answer, negative
 from lyapjax.proofs.proving import Verdict
 from lyapjax.readers.affine import Affine
@@ -197,18 +198,34 @@ class Search(NamedTuple):
     boxes: tuple
 
 
-def search(form: Form, x, level: float, max_boxes: int, deadline: float, tell=None) -> Search:
-    """Branch and bound for one level."""
+def search(
+    form: Form, x, level: float, max_boxes: int, deadline: float, tell=None, keep=None, known=None
+) -> Search:
+    """Branch and bound for one level.
+
+    `keep(over, state)` is offered the state before each batch, a function that makes it; `known` is
+    such a state to go on from.
+    """
     n = len(x)
     top = np.sqrt(_squares(form, level, 0.0)) * (1 + 1e-12)
     stack = [(np.full((1, n), -top), np.full((1, n), top))]
     count, done = 0, []
+    if known is not None:
+        stack, done = unpacked("open", known), unpacked("done", known)
+        count = int(known["count"])
+
+    def state():
+        return {**packed("open", stack), **packed("done", done), "count": count}
+
     while stack:
+        over = count >= max_boxes or time.perf_counter() > deadline
+        if keep is not None:
+            keep(over, state)
         lo, hi = stack.pop()
         if len(lo) > BATCH:
             stack.append((lo[BATCH:], hi[BATCH:]))
             lo, hi = lo[:BATCH], hi[:BATCH]
-        if count >= max_boxes or time.perf_counter() > deadline:
+        if over:
             what = f"{count} boxes" if count >= max_boxes else "the time given"
             return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
         count += len(lo)
