@@ -18,6 +18,7 @@ from flax import nnx
 from jax import Array
 
 from phydi.checking import as_floating, check_option, check_positive_integer
+from phydi.construction import constructed
 from phydi.convolution import PHConv
 from phydi.layers import PHMEmbed, PHMLinear
 from phydi.multiplication import Constant, Multiplication
@@ -149,6 +150,10 @@ class Residual(nnx.Module):
         return y if self.after is None else self.after(y)
 
 
+def _stacked(make_block: Callable, depth: int, rngs: nnx.Rngs):
+    return nnx.split_rngs(splits=depth)(nnx.vmap(make_block, in_axes=0, out_axes=0))(rngs)
+
+
 class Stack(nnx.Module):
     """Layers of one kind in a row, their parameters stacked and scanned over.
 
@@ -170,8 +175,7 @@ class Stack(nnx.Module):
     def __init__(self, make_block: Callable, depth: int, *, remat: bool = False, rngs: nnx.Rngs):
         self.depth = check_positive_integer("depth", depth)
         self.remat = remat
-        make = nnx.split_rngs(splits=depth)(nnx.vmap(make_block, in_axes=0, out_axes=0))
-        self.blocks = make(rngs)
+        self.blocks = constructed(_stacked, rngs, make_block=make_block, depth=depth)
 
     def __call__(self, x: Array, *args) -> Array:
         """Apply the blocks one after the other; further arguments go to each of them."""

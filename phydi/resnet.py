@@ -22,6 +22,7 @@ from flax import nnx
 from jax import Array
 
 from phydi.checking import check_option, check_positive_integer
+from phydi.construction import constructed
 from phydi.convolution import PHConv
 from phydi.residual import INITS, Residual, ResidualStack
 
@@ -109,6 +110,43 @@ def _make_body(size_in, size, strides, *, expansion, rngs, **options):
     return _Body((size_in, *inner, expansion * size), strides, rngs=rngs, **options)
 
 
+def _build(
+    *, depth, n, sizes, in_channels, num_classes, init, rank, remat, kernel_init, rngs, **options
+) -> tuple:
+    """The stem, its normalisation, the stages and the head of a `PHResNet`."""
+    counts, types = STAGES[depth], {name: options[name] for name in ("dtype", "param_dtype")}
+    options |= {"n": n, "rank": rank, "use_bias": False, "kernel_init": kernel_init}
+    make_conv = partial(_convolution, **options)
+    expansion = 1 if depth in _BASIC else 4
+    make_body = partial(
+        _make_body,
+        expansion=expansion,
+        normalised=init != "fixup",
+        relu_at_end=init == "phydi",
+        make_conv=make_conv,
+    )
+    after = None if init == "phydi" else nnx.relu
+    stage_options = {"init": init, "after": after, "remat": remat, "num_blocks": sum(counts)}
+
+    stem = make_conv(in_channels, sizes[0], 3, 1, weighted=init == "wkp", rngs=rngs)
+    stem_norm = _norm(sizes[0], types["dtype"], rngs)
+    stages, size_in = nnx.List(), sizes[0]
+    for i, (size, count) in enumerate(zip(sizes, counts)):
+        stage = _Stage(
+            size_in,
+            size,
+            count,
+            make_body=make_body,
+            make_shortcut=make_conv,
+            strides=1 if i == 0 else 2,
+            options=stage_options,
+            rngs=rngs,
+        )
+        stages.append(stage)
+        size_in = expansion * size
+    return stem, stem_norm, stages, nnx.Linear(size_in, num_classes, **types, rngs=rngs)
+
+
 class PHResNet(nnx.Module):
     """A residual network of hypercomplex convolutions for small images.
 
@@ -128,7 +166,7 @@ class PHResNet(nnx.Module):
       kernel_init: initialiser of the real layer's kernel, as in `PHConv`.
       algebra_init: initialiser of A; None for `isometric`. For the released code's start:
         `released_algebra`, and `released_kernel(n)` as `kernel_init`.
-      dtype: of the computation; None for that of the parameters and images.
+      dtype: of the computation; None for that of the parameters, or of narrower images.
       param_dtype: of the parameters.
       rngs: flax's random keys.
 
@@ -163,45 +201,27 @@ class PHResNet(nnx.Module):
         param_dtype=jnp.float32,
         rngs: nnx.Rngs,
     ):
-        counts = STAGES[_check_depth(depth)]
+        _check_depth(depth)
         check_option("init", init, INITS)
         n = check_positive_integer("n", n)
         num_classes = check_positive_integer("num_classes", num_classes)
         sizes = widths_of(n, width)
         self.in_channels = image_channels(n) if in_channels is None else in_channels
-        make_conv = partial(_convolution, n=n, rank=rank, use_bias=False, kernel_init=kernel_init)
-        make_conv = partial(make_conv, algebra_init=algebra_init)
-        make_conv = partial(make_conv, dtype=dtype, param_dtype=param_dtype)
-        expansion = 1 if depth in _BASIC else 4
-        make_body = partial(
-            _make_body,
-            expansion=expansion,
-            normalised=init != "fixup",
-            relu_at_end=init == "phydi",
-            make_conv=make_conv,
-        )
-        after = None if init == "phydi" else nnx.relu
-        options = {"init": init, "after": after, "remat": remat, "num_blocks": sum(counts)}
-
-        weighted = partial(make_conv, weighted=init == "wkp")
-        self.stem = weighted(self.in_channels, sizes[0], 3, 1, rngs=rngs)
-        self.stem_norm = _norm(sizes[0], dtype, rngs)
-        self.stages, size_in = nnx.List(), sizes[0]
-        for i, (size, count) in enumerate(zip(sizes, counts)):
-            stage = _Stage(
-                size_in,
-                size,
-                count,
-                make_body=make_body,
-                make_shortcut=make_conv,
-                strides=1 if i == 0 else 2,
-                options=options,
-                rngs=rngs,
-            )
-            self.stages.append(stage)
-            size_in = expansion * size
-        self.head = nnx.Linear(
-            size_in, num_classes, dtype=dtype, param_dtype=param_dtype, rngs=rngs
+        self.stem, self.stem_norm, self.stages, self.head = constructed(
+            _build,
+            rngs,
+            depth=depth,
+            n=n,
+            sizes=sizes,
+            in_channels=self.in_channels,
+            num_classes=num_classes,
+            init=init,
+            rank=rank,
+            remat=remat,
+            kernel_init=kernel_init,
+            algebra_init=algebra_init,
+            dtype=dtype,
+            param_dtype=param_dtype,
         )
 
     def __call__(self, images: Array) -> Array:
@@ -211,6 +231,10 @@ class PHResNet(nnx.Module):
                 f"images: expected (batch, height, width, {self.in_channels}), got {images.shape}; "
                 f"the loaders of `phydi` put a zero channel first with n=2 and n=4"
             )
+        # Images wider than the parameters would make all that follows as wide.
+        weights = self.head.kernel[...].dtype
+        if jnp.promote_types(images.dtype, weights) != weights:
+            images = images.astype(weights)
         x = nnx.relu(self.stem_norm(self.stem(images)))
         for stage in self.stages:
             x = stage(x)

@@ -145,7 +145,8 @@ def wikitext2(folder, *, tokens: str = "publisher", max_words: int | None = None
         2,088,628, 217,646 and 245,569 words with `<eos>`; a vocabulary of 33,278
 
     Args:
-      folder: where wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens are.
+      folder: `wikitext-2`, where wiki.train.tokens, wiki.valid.tokens and wiki.test.tokens are, or
+        the folder with it in it.
       tokens: `publisher` for the words as they are; `released` as the released code has them: in
         lower case, some punctuation left out, split further, without `<eos>`, the 28,780 most
         frequent: an easier text, whose perplexities do not compare with the others.
@@ -168,9 +169,10 @@ def wikitext2(folder, *, tokens: str = "publisher", max_words: int | None = None
       FileNotFoundError: folder: expected nowhere/wiki.train.tokens of 10,797,148 bytes, ...
     """
     check_option("tokens", tokens, ("publisher", "released"))
-    texts = []
+    folder, texts = Path(folder), []
+    folder = folder / "wikitext-2" if (folder / "wikitext-2").is_dir() else folder
     for part, size in WIKITEXT2_SIZES.items():
-        path = Path(folder) / f"wiki.{part}.tokens"
+        path = folder / f"wiki.{part}.tokens"
         if not path.is_file():
             raise FileNotFoundError(
                 f"folder: expected {path} of {size:,} bytes, found no such file; {WIKITEXT2_SOURCE}"

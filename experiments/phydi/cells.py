@@ -197,7 +197,7 @@ def run_cells(cells: list[Cell], scale: str, data: Path | None, folder: Path | N
 
 
 def data_folder(data: Path | None) -> Path:
-    """Where CIFAR-10 is: as given, or the environment's CERTAX_DATA, or the folder `data`."""
+    """Where the data sets are: as given, or the environment's CERTAX_DATA, or the folder `data`."""
     return Path(os.environ.get("CERTAX_DATA", "data")) if data is None else data
 
 

@@ -29,7 +29,7 @@ class Config:
     num_seeds: int = 3
     """Runs of each cell."""
     data: Path | None = None
-    """Folder of CIFAR-10's files; CERTAX_DATA or `data` if not given."""
+    """Folder of CIFAR-10's files, or with `cifar-10-batches-bin`; CERTAX_DATA or `data` if None."""
     cells: Path | None = Path("results/phydi/cells")
     """Folder of the cells; None to forget them."""
 
@@ -64,13 +64,14 @@ def plot(results: dict):
     curves = results["series"]
     depths = sorted({int(name.split("|")[0]) for name in curves})
     figure, axes = plt.subplots(1, len(depths), figsize=(4 * len(depths), 3), squeeze=False)
-    colours = {"standard": "C0", "wkp": "C2", "phydi": "C1", "fixup": "C3"}
     for axis, depth in zip(axes[0], depths):
         for name, seeds in curves.items():
             own, _, init = name.split("|")
             for i, curve in enumerate(seeds if int(own) == depth else []):
                 label = init if i == 0 else None
-                axis.plot(range(1, len(curve) + 1), curve, ".-", color=colours[init], label=label)
+                axis.plot(
+                    range(1, len(curve) + 1), curve, ".-", color=table1.COLOURS[init], label=label
+                )
         axis.axhline(results["target"], color="0.7", lw=1)
         axis.set_title(f"{depth} layers")
         axis.set_xlabel("epoch")

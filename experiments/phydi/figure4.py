@@ -13,10 +13,9 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.pyplot as plt
-
 from experiments.phydi.cells import mean_and_error
 from experiments.phydi.language_cells import SCALES, Cell, epochs_to, run_cells
+from experiments.phydi.plotting import epochs_against_depth
 
 NORMS = ("post", "pre", "phydi")
 
@@ -40,7 +39,7 @@ class Config:
     num_seeds: int = 3
     """Runs of each cell."""
     data: Path | None = None
-    """Folder of WikiText-2's files; CERTAX_DATA or `data` if not given."""
+    """Folder of WikiText-2's files, or with `wikitext-2`; CERTAX_DATA or `data` if None."""
     cells: Path | None = Path("results/phydi/language-cells")
     """Folder of the cells; None to forget them."""
 
@@ -99,34 +98,10 @@ def run(config: Config) -> dict:
 def plot(results: dict):
     """Epochs to the target against depth, a panel for each n; crosses where no seed reached it."""
     curves, target = results["series"], results["target"]
-    names = [name.split("|") for name in curves]
-    ns = sorted({int(n) for n, _, _ in names})
-    depths = sorted({int(depth) for _, depth, _ in names})
-    longest = max((len(c) for seeds in curves.values() for c in seeds), default=1)
+    reached = {}
+    for name, seeds in curves.items():
+        n, depth, norm = name.split("|")
+        reached[int(n), int(depth), norm] = [epochs_to(curve, target) for curve in seeds]
+    longest = max((len(curve) for seeds in curves.values() for curve in seeds), default=1)
     colours = {"post": "C0", "pre": "C2", "phydi": "C1"}
-    figure, axes = plt.subplots(
-        1, len(ns), figsize=(1.5 + 3.2 * len(ns), 3), squeeze=False, sharey=True
-    )
-    for axis, n in zip(axes[0], ns):
-        for i, norm in enumerate(norm for norm in NORMS if [str(n), str(depths[0]), norm] in names):
-            values, errors, shift = [], [], 0.12 * (i - 1)
-            for depth in depths:
-                seeds = curves[f"{n}|{depth}|{norm}"]
-                reached = [epochs_to(curve, target) for curve in seeds]
-                mean, error = mean_and_error([e for e in reached if e is not None])
-                values.append(float("nan") if mean is None else mean)
-                errors.append(error or 0.0)
-            places = [j + shift for j in range(len(depths))]
-            options = {"color": colours[norm], "capsize": 3, "label": norm}
-            axis.errorbar(places, values, errors, fmt="o-", **options)
-            never = [place for place, value in zip(places, values) if value != value]
-            axis.plot(never, [longest + 1] * len(never), "x", color=colours[norm])
-        axis.set_xticks(range(len(depths)), [str(depth) for depth in depths])
-        axis.set_xlim(-0.5, len(depths) - 0.5)
-        axis.set_ylim(0, longest + 1.5)
-        axis.set_title(f"n = {n}")
-        axis.set_xlabel("layers")
-    axes[0][0].set_ylabel(f"epochs to perplexity {target:g}\n(× never)")
-    axes[0][-1].legend(frameon=False)
-    figure.tight_layout()
-    return figure
+    return epochs_against_depth(reached, colours, longest, f"perplexity {target:g}")

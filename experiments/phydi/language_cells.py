@@ -11,7 +11,6 @@ import functools
 import hashlib
 import json
 import math
-import os
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 import phydi
+from experiments.phydi.cells import data_folder
 from experiments.runner import write_json
 
 console = Console(stderr=True)
@@ -219,12 +219,6 @@ def run_cells(cells: list[Cell], scale: str, data: Path | None, folder: Path | N
     context = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
     with context as place, Progress(console=console, transient=True) as progress:
         return [run_cell(cell, scale, data, Path(place), progress) for cell in cells]
-
-
-def data_folder(data: Path | None) -> Path:
-    """Where WikiText-2 is: within the folder given, CERTAX_DATA, or `data`."""
-    folder = Path(os.environ.get("CERTAX_DATA", "data")) if data is None else data
-    return folder / "wikitext-2" if (folder / "wikitext-2").is_dir() else folder
 
 
 def epochs_to(perplexities: list[float], target: float) -> int | None:

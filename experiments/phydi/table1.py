@@ -11,9 +11,10 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-import matplotlib.pyplot as plt
-
 from experiments.phydi.cells import SCALES, Cell, epochs_to, mean_and_error, run_cells
+from experiments.phydi.plotting import epochs_against_depth
+
+COLOURS = {"standard": "C0", "wkp": "C2", "phydi": "C1", "fixup": "C3"}
 
 # Mean and standard error of M1, and M2, by (depth, n, init).
 PAPER = {
@@ -44,7 +45,7 @@ class Config:
     num_seeds: int = 3
     """Runs of each cell."""
     data: Path | None = None
-    """Folder of CIFAR-10's files; CERTAX_DATA or `data` if not given."""
+    """Folder of CIFAR-10's files, or with `cifar-10-batches-bin`; CERTAX_DATA or `data` if None."""
     cells: Path | None = Path("results/phydi/cells")
     """Folder of the cells; None to forget them."""
 
@@ -121,26 +122,11 @@ def run(config: Config) -> dict:
 
 
 def plot(results: dict):
-    """Epochs to the target against depth, one panel for each n."""
+    """Epochs to the target against depth, one panel for each n; bars are standard errors."""
     curves, target = results["series"], results["target"]
-    names = [name.split("|") for name in curves]
-    ns = sorted({int(n) for _, n, _ in names})
-    figure, axes = plt.subplots(1, len(ns), figsize=(4 * len(ns), 3), squeeze=False, sharey=True)
-    for axis, n in zip(axes[0], ns):
-        for init in dict.fromkeys(init for _, _, init in names):
-            depths = sorted({int(d) for d, m, i in names if int(m) == n and i == init})
-            values = []
-            for depth in depths:
-                reached = [epochs_to(curve, target) for curve in curves[f"{depth}|{n}|{init}"]]
-                values.append(mean_and_error([m for m in reached if m is not None])[0])
-            axis.plot(range(len(depths)), [float("nan") if v is None else v for v in values], "o-")
-            axis.lines[-1].set_label(init)
-            axis.set_xticks(range(len(depths)), [str(depth) for depth in depths])
-        axis.set_title(f"n = {n}")
-        axis.set_xlabel("layers")
-        axis.set_ylim(0)
-        axis.margins(x=0.2)
-    axes[0][0].set_ylabel(f"epochs to {target:.0%}")
-    axes[0][-1].legend(frameon=False)
-    figure.tight_layout()
-    return figure
+    reached = {}
+    for name, seeds in curves.items():
+        depth, n, init = name.split("|")
+        reached[int(n), int(depth), init] = [epochs_to(curve, target) for curve in seeds]
+    longest = max((len(curve) for seeds in curves.values() for curve in seeds), default=1)
+    return epochs_against_depth(reached, COLOURS, longest, f"{target:.0%}")

@@ -36,7 +36,7 @@ class Config:
     num_seeds: int = 3
     """Runs of each cell."""
     data: Path | None = None
-    """Folder of CIFAR-10's files; CERTAX_DATA or `data` if not given."""
+    """Folder of CIFAR-10's files, or with `cifar-10-batches-bin`; CERTAX_DATA or `data` if None."""
     cells: Path | None = Path("results/phydi/cells")
     """Folder of the cells; None to forget them."""
 

@@ -247,7 +247,8 @@ def region_certificate(region: Region, *, name: str = "") -> Certificate:
       `Certificate`, with the boxes in the coordinates that were cut and their multipliers.
 
     Raises:
-      ValueError: a region that is not PROVED.
+      ValueError: a region that is not PROVED, or was proved by sectors (`Region.by_sectors`: the
+        dynamics vary with more than two coordinates, as links do), which no replay reads yet.
 
     Reference:
       See `lyapjax.certificates.regions` for what is checked.
@@ -260,6 +261,8 @@ def region_certificate(region: Region, *, name: str = "") -> Certificate:
     """
     if not region.proved:
         raise ValueError(f"region: expected PROVED, got {region.verdict.value}: {region.reason}")
+    if region.by_sectors:
+        raise ValueError("region: proved by sectors, for which there is no certificate file yet")
     f, features = region.functions
     cut = region.multipliers.shape[1] - 1
     boxes = {"region": (region.lo[:, :cut], region.hi[:, :cut], region.multipliers)}

@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, unpacked
+from lyapjax.proofs import regional, sectors
+from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, state_from, unpacked
 from lyapjax.proofs.proving import Verdict
-from lyapjax.proofs.regional import Form, Search, form_of, search
+from lyapjax.proofs.regional import Form, Search, form_of, linearisation
 from lyapjax.readers.affine import Affine
 from lyapjax.readers.program import JUMPS, KINKS, Program, trace
 from lyapjax.readers.secants import secants
@@ -31,8 +32,12 @@ from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import require_float64
 
 NUM_DIRECTIONS = 4096
-NUM_TRIES = 12
-FIRST, MORE = 4_000, 1_000  # boxes for the first level that is tried, and for those after it
+NUM_TRIES = 16
+# By `regional` if the form depends on at most this many coordinates, else by `sectors`.
+MOST_CUT = 2
+# Boxes for each level until one is proved, and for those after it; of `sectors`, whose are large.
+FIRST, MORE = 4_000, 1_000
+FIRST_LARGE, MORE_LARGE = 1, 150
 NUM_SLICES = 200_000  # boxes of the volume with features, at most
 
 
@@ -54,7 +59,9 @@ class Region:
       R: (n, n) coordinates of the boxes, x = x* + R z.
       lo: (N, n) lower corners of the boxes of the proof, in z.
       hi: (N, n) their upper corners.
-      multipliers: (N, 1 + K) of the S-procedure on each box, zeros where none are needed.
+      multipliers: (N, 1 + K) of the S-procedure on each box, zeros where none are needed; with
+        sectors (N, 1 + n + p), see `lyapjax.proofs.sectors`.
+      by_sectors: whether the boxes are those of `lyapjax.proofs.sectors`.
       functions: f and φ as programs, None for a φ that is not there.
       P: (n, n) as given.
       domain: as given.
@@ -79,6 +86,7 @@ class Region:
     lo: np.ndarray
     hi: np.ndarray
     multipliers: np.ndarray
+    by_sectors: bool
     functions: tuple[Program, Program | None]
     P: np.ndarray
     domain: Ball | Box
@@ -289,6 +297,9 @@ def verify_region(
     claim = (form.f.program, phi), P, domain, x
     top = largest_level(P, x, domain)
     count, best, last = 0, None, None
+    large = form.cut > MOST_CUT and sectors.is_readable(form, x)
+    search = sectors.search if large else regional.search
+    first, more = (FIRST_LARGE, MORE_LARGE) if large else (FIRST, MORE)
 
     def finish(verdict, reason="", point=None):
         seconds = time.perf_counter() - start
@@ -296,20 +307,20 @@ def verify_region(
             says, empty = claimed_region(level or "c", phi is not None, x), np.zeros((0, len(x)))
             return Region(
                 verdict, says, reason, point, np.nan, 0.0, count, seconds,
-                form.R, empty, empty, np.zeros((0, 1 + form.cut)), *claim,
+                form.R, empty, empty, np.zeros((0, 1 + form.cut)), large, *claim,
             )  # fmt: skip
         c, found = best
         says = claimed_region(c, phi is not None, x)
         return Region(
             Verdict.PROVED, says, "", None, c, region_volume(form, x, c), count, seconds,
-            form.R, *found.boxes, *claim,
+            form.R, *found.boxes, large, *claim,
         )  # fmt: skip
 
     if level is not None and level > top:
         return finish(
             Verdict.UNKNOWN, f"{{V <= {level}}} may leave the domain; at most {top:g} fits"
         )
-    if np.linalg.eigvals(np.asarray(jax.jacfwd(f)(jnp.asarray(x)))).real.max() >= 0:
+    if np.linalg.eigvals(linearisation(form, x)).real.max() >= 0:
         return finish(Verdict.UNKNOWN, "the linearisation at x* is not stable")
     keeper, known = None, None
     if checkpoint is not None:
@@ -326,18 +337,18 @@ def verify_region(
         tries, target, budget = 1 if level is not None else NUM_TRIES, level or top, max_boxes
         if level is None:
             target = min(top, 0.97 * _first_violation(f, form, x, features_fn, top))
-            budget = min(max_boxes, FIRST)
+            budget = min(max_boxes, first)
         high = target
     deadline = start + max_seconds
 
-    def keep(over: bool, state: Callable) -> None:
+    def keep(over: bool, *state) -> None:
         late = over and (level is not None or time.perf_counter() > deadline)
         if keeper is None or not (late or keeper.is_due):
             return
         reached, bounded = (0.0, 0) if best is None else (best[0], best[1].num_boxes)
         levels = np.array([tries, target, high, budget, count, reached, bounded])
         proved = {} if best is None else packed("best", [best[1].boxes])
-        keeper.save({**state(), **proved, "levels": levels})
+        keeper.save({**state_from(*state), **proved, "levels": levels})
 
     while tries:
         tell = None if callback_fn is None else (lambda *s, c=target: callback_fn(c, *s))
@@ -350,14 +361,14 @@ def verify_region(
         if last.verdict is Verdict.PROVED:
             best = target, last
             # Close to the largest level the boxes needed grow without bound.
-            budget = min(max_boxes, max(MORE, 10 * last.num_boxes))
-        else:
+            budget = min(max_boxes, max(more, 10 * last.num_boxes))
+        elif best is not None or not large:
             high = target
         if best is not None and best[0] >= 0.99 * high:
             break
         if time.perf_counter() > deadline:
             break
-        target = 0.7 * high if best is None else math.sqrt(best[0] * high)
+        target = 0.7 * target if best is None else math.sqrt(best[0] * high)
     if keeper is not None and (level is None or last.verdict is not Verdict.UNKNOWN):
         keeper.remove()
     refuted = level is not None and last.verdict is Verdict.REFUTED

@@ -82,3 +82,13 @@ def unpacked(name: str, state: dict) -> list[tuple]:
     places = np.cumsum(state[f"{name} lengths"])[:-1]
     count = sum(key.startswith(f"{name} ") for key in state) - 1
     return list(zip(*(np.split(state[f"{name} {k}"], places) for k in range(count))))
+
+
+def state_from(stack: list, done: list, count: int) -> dict:
+    """What a branch and bound knows, to be saved."""
+    return {**packed("open", stack), **packed("done", done), "count": np.array(count)}
+
+
+def state_of(known: dict) -> tuple[list, list, int]:
+    """The same from a file: the open boxes, those done, and how many were bounded."""
+    return unpacked("open", known), unpacked("done", known), int(known["count"])

@@ -21,7 +21,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-ROUNDING = 1e-12  # of each diagonal entry; L D L' of 20 rows errs by less than 1e-13 of it
+ROUNDING = 1e-12  # of each diagonal entry; L D L' of m <= 20 rows errs by less than 1e-13 of it,
+# of more rows by m² 2^-53
 NUM_NEWTON = 60
 STIFFEST = 1e4
 HOPELESS = 5.0  # remainders beyond this many units are cut, not searched
@@ -63,14 +64,15 @@ def is_positive(A: np.ndarray, S: np.ndarray, scale: np.ndarray) -> np.ndarray:
     m = A.shape[-1]
     moved = np.einsum("bij,bj->bi", S, scale) / scale
     diagonal = np.einsum("bii->bi", A)
-    lower = diagonal - moved * (1 + ROUNDING) - np.abs(diagonal) * ROUNDING
+    rounding = ROUNDING * max(1.0, (m / 20) ** 2)
+    lower = diagonal - moved * (1 + ROUNDING) - np.abs(diagonal) * rounding
     A = A.copy()
     A[:, np.arange(m), np.arange(m)] = lower
     finite = np.isfinite(A).all(axis=(1, 2))
     return has_positive_pivots(np.where(finite[:, None, None], A, -1.0)) & finite
 
 
-def _forms(lo, hi, rho, size, slabs):
+def places(lo, hi, rho, size, slabs):
     """(B, 1 + k, m, m) forms -(ρ - |z|²) and -(b - z)(z - a), with the last coordinate s = size."""
     batch, n = lo.shape
     A = np.zeros((batch, 1 + len(slabs), n + 1, n + 1))
@@ -84,7 +86,7 @@ def _forms(lo, hi, rho, size, slabs):
     return A
 
 
-def _search(N0, A, unit):
+def multipliers_of(N0, A, unit):
     """Multipliers for which N0 + Σ t_j A_j is positive definite, or nearly, by Newton's method.
 
     Minimises μ e - log det(N0 + Σ t_j A_j + e unit I) - Σ log t_j with a rising μ, e the violation.
@@ -189,7 +191,7 @@ def negative(C, Ck, S, lo, hi, rho, unit: float) -> Answer:
         return Answer(plain, multipliers, point, weight)
     lo, hi, rho, C, Ck, S = (v[rest] for v in (lo, hi, rho, C, Ck, S))
     size = np.sqrt(np.maximum(rho, 1e-300))
-    A = _forms(lo, hi, rho, size, slabs)
+    A = places(lo, hi, rho, size, slabs)
     N0 = np.zeros((len(rest), n + 1, n + 1))
     N0[:, :n, :n] = -C
     wide = np.zeros_like(N0)
@@ -200,7 +202,7 @@ def negative(C, Ck, S, lo, hi, rho, unit: float) -> Answer:
         N = N0.copy()
         N[:, :n, :n] -= _spread(Ck, guess)
         N[:, index, index] -= np.einsum("bij,bj->bi", wide, guess) / guess
-        t, _, X = _search(N, A, unit)
+        t, _, X = multipliers_of(N, A, unit)
         guess = np.sqrt(np.maximum(np.einsum("bii->bi", X), 1e-300))
     t = np.maximum(np.where(np.isfinite(t), t, 0.0), 0.0)
     N = N0 + np.einsum("bk,bkij->bij", t, A)

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lyapjax.proofs.checkpoint import packed, unpacked
+from lyapjax.proofs.checkpoint import state_of
 from lyapjax.proofs.definite import Answer, negative
 from lyapjax.proofs.proving import Verdict
 from lyapjax.readers.affine import Affine
@@ -61,7 +61,7 @@ class Form(NamedTuple):
 
 
 def _part(fn: Callable, x: np.ndarray) -> _Part:
-    program = trace(lambda y: fn(y), jnp.asarray(x))
+    program = trace(lambda y: fn(y), jnp.asarray(x), whole=True)
     base = base_of(program, x)
     return _Part(program, base, plan_of(program, base, x))
 
@@ -86,6 +86,14 @@ def form_of(f: Callable, P: np.ndarray, x: np.ndarray, features_fn: Callable | N
     found = Form(part, extra, P, R, len(moving), float(eta.sum(axis=1).max()), 1.0)
     middle = matrices(found, x, np.zeros((1, n)), np.zeros((1, n)))[0]
     return found._replace(unit=float(np.median(np.abs(np.linalg.eigvalsh(middle[0])))))
+
+
+def linearisation(form: Form, x: np.ndarray) -> np.ndarray:
+    """∂f/∂x at x*, in coordinates z, up to rounding."""
+    n = len(x)
+    place = Affine(x[:, None], np.zeros((1, n, 1)), np.zeros((n, 1)))
+    F = secants(*form.f, place, form.R)[0].matrix.c[..., 0]
+    return np.linalg.solve(form.R, F)
 
 
 def matrices(form: Form, x: np.ndarray, lo: np.ndarray, hi: np.ndarray):
@@ -131,20 +139,19 @@ def matrices(form: Form, x: np.ndarray, lo: np.ndarray, hi: np.ndarray):
     return symmetric(C), symmetric(Ck), S, least, bad
 
 
-def _squares(form: Form, level: float, least) -> np.ndarray:
+def squares(form: Form, level: float, least) -> np.ndarray:
     """The greatest |z|² with V <= level, where ‖φ‖² >= least."""
     return (level - least) * (1 + 4 * ROUNDING) / (1 - form.eta)
 
 
-def _least_squares(lo, hi) -> np.ndarray:
+def least_squares(lo, hi) -> np.ndarray:
     """The least z_i² of boxes, (B, n), not above the true ones."""
     away = np.where((lo <= 0) & (hi >= 0), 0.0, np.minimum(np.abs(lo), np.abs(hi)))
     return away**2 * (1 - ROUNDING)
 
 
-def _counterexample(form: Form, x, level: float, answer: Answer, open_: np.ndarray):
-    """A point of the open boxes with V̇ >= 0 and V <= level for certain, else None."""
-    z = answer.point[open_]
+def counterexample(form: Form, x, level: float, z: np.ndarray):
+    """One of the points z (B, n), drawn into the ball, with V̇ >= 0 and V <= level for certain."""
     z = z[np.isfinite(z).all(axis=1) & (np.sum(z**2, axis=1) > 0)]
     if not len(z):
         return None
@@ -203,24 +210,19 @@ def search(
 ) -> Search:
     """Branch and bound for one level.
 
-    `keep(over, state)` is offered the state before each batch, a function that makes it; `known` is
-    such a state to go on from.
+    `keep(over, open, done, count)` is offered the state before each batch; `known` is a saved one
+    to go on from.
     """
     n = len(x)
-    top = np.sqrt(_squares(form, level, 0.0)) * (1 + 1e-12)
+    top = np.sqrt(squares(form, level, 0.0)) * (1 + 1e-12)
     stack = [(np.full((1, n), -top), np.full((1, n), top))]
     count, done = 0, []
     if known is not None:
-        stack, done = unpacked("open", known), unpacked("done", known)
-        count = int(known["count"])
-
-    def state():
-        return {**packed("open", stack), **packed("done", done), "count": count}
-
+        stack, done, count = state_of(known)
     while stack:
         over = count >= max_boxes or time.perf_counter() > deadline
         if keep is not None:
-            keep(over, state)
+            keep(over, stack, done, count)
         lo, hi = stack.pop()
         if len(lo) > BATCH:
             stack.append((lo[BATCH:], hi[BATCH:]))
@@ -230,8 +232,8 @@ def search(
             return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
         count += len(lo)
         # What lies outside of the ball is cut off: first without, then with the features.
-        least = _least_squares(lo, hi)
-        room = _squares(form, level, 0.0) - least.sum(axis=1)
+        least = least_squares(lo, hi)
+        room = squares(form, level, 0.0) - least.sum(axis=1)
         lo, hi, least, room = (v[room >= 0] for v in (lo, hi, least, room))
         if not len(lo):
             continue
@@ -240,8 +242,8 @@ def search(
         lo, hi = np.minimum(lo, hi), np.maximum(lo, hi)
         with np.errstate(all="ignore"):
             C, Ck, S, above, bad = matrices(form, x, lo, hi)
-        rho = _squares(form, level, above)
-        kept = (rho >= _least_squares(lo, hi).sum(axis=1)) | bad
+        rho = squares(form, level, above)
+        kept = (rho >= least_squares(lo, hi).sum(axis=1)) | bad
         lo, hi, C, Ck, S, rho, bad = (v[kept] for v in (lo, hi, C, Ck, S, rho, bad))
         if not len(lo):
             continue
@@ -252,7 +254,7 @@ def search(
             tell(count, sum(len(s[0]) for s in stack) + int((~good).sum()))
         if good.all():
             continue
-        point = _counterexample(form, x, level, answer, ~good)
+        point = counterexample(form, x, level, answer.point[~good])
         if point is not None:
             reason = f"V does not fall at {point.tolist()}"
             return Search(Verdict.REFUTED, reason, point, count, ())

@@ -8,4 +8,5 @@ bounds          slopes and the mean value form; `compiled`: both, for batches of
 ball            evaluate_balls: values in ball arithmetic; `jets`: derivatives in it
 spans           jets of many boxes at once, by plain NumPy with proved rounding
 secants, affine F with f(x) = F(x)(x - x*), to first order in the place within a box
+sectors         f = F (z, w) with constant F, and each factor that varies a variable w of its own
 """

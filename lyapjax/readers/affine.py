@@ -118,18 +118,81 @@ def total(x: Affine, axes: tuple[int, ...]) -> Affine:
     return Affine(x.c.sum(axis=axes), a, x.r.sum(axis=axes) + _rounding(count * size))
 
 
-def _curve(fn, slope, bend, *, slack: float = 0.0, floor: float = 0.0):
+def solve(M: Affine, b: Affine) -> Affine:
+    """X of M X = b, M of shape (n, n, B) and b of shape (n, m, B); NaN where M may be singular.
+
+    With A the inverse of M's centre and G = A M - I, a place D away from X0 = A c(b) satisfies
+
+        D = A b - X0 - G X0 - G D,
+
+    known to first order but for G D, whose size solves |D| <= |the others| + |G| |D|.
+    """
+    batch = max(v.c.shape[-1] for v in (M, b))
+    n, m = b.c.shape[:2]
+    count = max(0 if v.a is None else len(v.a) for v in (M, b))
+
+    def last(v, shape):
+        """The boxes first, for products of matrices."""
+        return np.moveaxis(np.broadcast_to(v, (*v.shape[:-3], *shape, batch)), -1, 0)
+
+    def rows(v, shape):
+        return last(np.zeros((count, *shape, 1)) if v.a is None else v.a, shape)
+
+    Mc, Mr, Ma = last(M.c, (n, n)), last(M.r, (n, n)), rows(M, (n, n))
+    bc, br, ba = last(b.c, (n, m)), last(b.r, (n, m)), rows(b, (n, m))
+    good = np.isfinite(Mc + Mr).all(axis=(1, 2)) & np.isfinite(Ma).all(axis=(1, 2, 3))
+    good &= np.abs(np.linalg.det(np.where(good[:, None, None], Mc, 0.0))) > 1e-100
+    A = np.linalg.inv(np.where(good[:, None, None], Mc, np.eye(n)))
+    X, size = A @ bc, np.abs(A)
+    G, tilt = A[:, None] @ Ma, A[:, None] @ ba
+    whole_M, whole_b = np.abs(Mc) + np.abs(Ma).sum(axis=1), np.abs(bc) + np.abs(ba).sum(axis=1)
+    Gr = np.abs(A @ Mc - np.eye(n)) + size @ Mr + n * EPS * (size @ whole_M)
+    a = tilt - G @ X[:, None]
+    whole_G = np.abs(G).sum(axis=1) + Gr
+    r = size @ br + Gr @ np.abs(X) + n * EPS * (size @ whole_b + whole_G @ np.abs(X)) + TINY
+    reach = (np.abs(a).sum(axis=1) + r) * (1 + EPS)
+    left = np.eye(n) - whole_G
+    good &= np.abs(np.linalg.det(left)) > 1e-100
+    D = np.linalg.solve(np.where(good[:, None, None], left, np.eye(n)), reach) * (1 + 1e-6)
+    # Any D > 0 with |others| + |G| D < D is a bound: the spectral radius of |G| is below 1 then.
+    good &= ((D > 0) & ((reach + whole_G @ D) * (1 + n * EPS) < D)).all(axis=(1, 2))
+    r = np.where(good[:, None, None], (r + whole_G @ D) * (1 + n * EPS), np.nan)
+    X, a, r = (np.moveaxis(v, 0, -1) for v in (X, a, r))
+    return Affine(X, a if count else None, r)
+
+
+def _curve(
+    fn, slope, bend, *, top=None, falls=0.0, rises=0.0, slack: float = 0.0, floor: float = 0.0
+):
     """The rule of a function from its value, derivative, and bound of |φ''| from (c, h).
 
-    `slack` bounds an error of the derivative, `floor` one of the value, beside the relative ones.
+    `top` is an upper bound of φ'' itself: where it is below 0, what is of second order lies on one
+    side, and the centre moves there. `falls` is how far an even φ falls to both sides of 0,
+    `rises` how far a φ rises: its range, wanted where nothing is known to first order, is exact
+    then. `slack` bounds an error of the derivative, `floor` one of the value, beside the relative
+    ones.
     """
 
     def rule(x: Affine) -> Affine:
         h = x.reach
         value, tilt = fn(x.c), slope(x.c)
         size = np.abs(value) + np.abs(tilt) * h
-        r = np.abs(tilt) * x.r + 0.5 * bend(x.c, h) * h * h * (1 + EPS)
+        second = 0.5 * bend(x.c, h) * h * h * (1 + EPS)
+        if top is not None:
+            upper = np.clip(0.5 * top(x.c, h) * h * h, -second, second)
+            above = np.maximum(upper + EPS * second, 0.0)
+            value, second = value + 0.5 * (above - second), 0.5 * (above + second) * (1 + EPS)
+        r = np.abs(tilt) * x.r + second
         r = r + FUNCTION_EPS * (size + h) + slack * h + floor + TINY
+        if (falls or rises) and x.a is None:
+            far = np.abs(x.c) + h * (1 + EPS)
+            ends = x.c - h * (1 + EPS), x.c + h * (1 + EPS)
+            if falls:
+                ends = np.minimum(far, falls), np.maximum(np.abs(x.c) - h, 0.0)
+            least, most = fn(ends[0]), fn(ends[1])
+            half = 0.5 * (most - least) + FUNCTION_EPS * (1 + np.abs(most) + np.abs(least)) + floor
+            better = (far < max(falls, rises)) & (half < r)
+            value, r = np.where(better, 0.5 * (most + least), value), np.where(better, half, r)
         return Affine(value, None if x.a is None else tilt * x.a, r)
 
     return rule
@@ -153,8 +216,21 @@ reciprocal = _curve(
 exp = _curve(np.exp, np.exp, lambda c, h: 1.0001 * np.exp(c + h))
 log = _curve(np.log, lambda c: 1 / c, lambda c, h: 1.0001 / _positive(c, h) ** 2)
 sqrt = _curve(np.sqrt, lambda c: 0.5 / np.sqrt(c), lambda c, h: 0.2501 / _positive(c, h) ** 1.5)
-sin = _curve(np.sin, np.cos, lambda c, h: np.minimum(np.abs(c) + h, 1.0))
-cos = _curve(np.cos, lambda c: -np.sin(c), lambda c, h: 1.0)
+sin = _curve(np.sin, np.cos, lambda c, h: np.minimum(np.abs(c) + h, 1.0), rises=1.57)
+
+
+def _least_cos(c, h):
+    """A lower bound of cos between 0 and ±(|c| + h)."""
+    return np.cos(np.minimum(np.abs(c) + h, np.pi)) - 1e-12
+
+
+cos = _curve(
+    np.cos,
+    lambda c: -np.sin(c),
+    lambda c, h: 1.0,
+    top=lambda c, h: -_least_cos(c, h),
+    falls=np.pi,
+)
 
 
 def _sech2(c):
@@ -162,10 +238,12 @@ def _sech2(c):
     return (1 - size) * (1 + size)
 
 
-tanh = _curve(np.tanh, _sech2, lambda c, h: 0.77)
+tanh = _curve(np.tanh, _sech2, lambda c, h: 0.77, rises=np.inf)
 # 1 - tanh² and its derivative have absolute errors of a few units of 2^-53.
-sech2 = _curve(_sech2, lambda c: -2 * np.tanh(c) * _sech2(c), lambda c, h: 2.0, floor=2.0**-44)
-atan = _curve(np.arctan, lambda c: 1 / (1 + c * c), lambda c, h: 0.65)
+sech2 = _curve(
+    _sech2, lambda c: -2 * np.tanh(c) * _sech2(c), lambda c, h: 2.0, falls=np.inf, floor=2.0**-44
+)
+atan = _curve(np.arctan, lambda c: 1 / (1 + c * c), lambda c, h: 0.65, rises=np.inf)
 
 
 def tan(x: Affine) -> Affine:
@@ -228,7 +306,7 @@ def integer_pow(x: Affine, n: int) -> Affine:
     return x if n == 1 else mul(square(half), x) if n % 2 else square(half)
 
 
-def _ratio(fn, slope, near, bend: float):
+def _ratio(fn, slope, near, bend: float, top=None, falls=np.inf):
     """φ(a)/a for an odd φ with φ'(0) = 1; `near` is its derivative close to 0."""
 
     def value(c):
@@ -241,7 +319,7 @@ def _ratio(fn, slope, near, bend: float):
         safe = np.where(far, c, 1.0)
         return np.where(far, (safe * slope(safe) - fn(safe)) / (safe * safe), near(c))
 
-    return _curve(value, tilt, lambda c, h: bend, slack=SLACK)
+    return _curve(value, tilt, lambda c, h: bend, top=top, falls=falls, slack=SLACK)
 
 
 def _versine(c):
@@ -260,7 +338,12 @@ def _versine_slope(c):
 # Divided differences at 0: (φ(a) - φ(0))/a is the mean of φ' between 0 and a, so that its second
 # derivative is at most a third of the greatest |φ'''|.
 AT_ZERO = {
-    "sin": _ratio(np.sin, np.cos, lambda c: -c / 3 + c**3 / 30, 0.3334),
+    # (sin a / a)'' is the mean of -t² cos(t a) for t in [0, 1].
+    "sin": _ratio(
+        *(np.sin, np.cos, lambda c: -c / 3 + c**3 / 30, 0.3334),
+        top=lambda c, h: -_least_cos(c, h) / 3.0,
+        falls=4.4,
+    ),
     "cos": _curve(_versine, _versine_slope, lambda c, h: 0.3334, slack=SLACK),
     "tanh": _ratio(np.tanh, _sech2, lambda c: -2 * c / 3 + 8 * c**3 / 15, 0.6667),
     "atan": _ratio(np.arctan, lambda c: 1 / (1 + c * c), lambda c: -2 * c / 3 + 0.8 * c**3, 0.6667),

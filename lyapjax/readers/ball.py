@@ -14,6 +14,7 @@ import numpy as np
 from flint import arb, ctx
 
 from lyapjax.readers.program import Program
+from lyapjax.systems.elimination import eliminate
 
 BITS = 96
 HUGE = arb(10) ** 6
@@ -248,6 +249,8 @@ def read(step, values: list[np.ndarray]) -> np.ndarray:
         return move(step, values)
     if step.op == "dot":
         return dot(step, *values)
+    if step.op == "solve":
+        return np.array(eliminate(*values), object)
     if step.op in ("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "cumsum"):
         return reduce(step, values[0])
     if step.op == "integer_pow":

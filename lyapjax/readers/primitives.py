@@ -10,6 +10,7 @@ import numpy as np
 from jax.extend.core import Literal
 
 from lyapjax.readers.program import BINARY, UNARY, Builder, check_dtype, hashable
+from lyapjax.systems.elimination import WHOLE
 
 MAX_SCAN = 10_000
 SAME = {"add_any": "add", "copy": "copy", "copy_p": "copy", "stop_gradient": "copy"}
@@ -55,6 +56,9 @@ def enter(builder: Builder, value, aval):
 def _equation(builder: Builder, eqn, values: list) -> list:
     """The results of one equation."""
     name, params = eqn.primitive.name, eqn.params
+    if builder.whole and params.get("name") == WHOLE:
+        places = [_step(builder, v) for v in values]
+        return [builder.emit("solve", places, (), eqn.outvars[0].aval.shape)]
     if name in CALLS:
         inner = params[CALLS[name]]
         consts = getattr(inner, "consts", ())

@@ -99,7 +99,8 @@ def hashable(array: np.ndarray) -> tuple:
 class Builder:
     """Collects steps; equal steps are made once."""
 
-    def __init__(self):
+    def __init__(self, *, whole: bool = False):
+        self.whole = whole
         self.steps: list[Step] = []
         self.known: dict[Step, int] = {}
         self.constants: list = []
@@ -258,7 +259,7 @@ def check_dtype(aval, where: str) -> None:
         )
 
 
-def trace(fn, *args, placeholders: Sequence[Placeholder] = ()) -> Program:
+def trace(fn, *args, placeholders: Sequence[Placeholder] = (), whole: bool = False) -> Program:
     """Read a JAX function as a straight-line program.
 
         f(x) for x of the given shapes  ->  steps of about forty real operations
@@ -271,6 +272,7 @@ def trace(fn, *args, placeholders: Sequence[Placeholder] = ()) -> Program:
       args: arrays (or shape structs) of the shapes that the function takes; pytrees too.
       placeholders: of further arguments, arrays of float64 that are constants of the program and
         take their place later.
+      whole: keep each `systems.solve` as one step, "solve", instead of its scalar operations.
 
     Returns:
       `Program`.
@@ -298,7 +300,7 @@ def trace(fn, *args, placeholders: Sequence[Placeholder] = ()) -> Program:
         )
     late = [jax.ShapeDtypeStruct(value.shape, np.float64) for value in placeholders]
     closed, shape = jax.make_jaxpr(fn, return_shape=True)(*args, *late)
-    builder = Builder()
+    builder = Builder(whole=whole)
     invars = closed.jaxpr.invars
     for k, var in enumerate(invars[: len(invars) - len(late)]):
         check_dtype(var.aval, f"argument {k}")

@@ -23,6 +23,8 @@ divided by x - x*. Everything is NumPy, on many boxes at once: compiled by XLA, 
 of a mass matrix is computed again for each of its uses.
 """
 
+from collections.abc import Callable
+from itertools import zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +140,18 @@ def _dot(step, shapes, x: Affine, y: Affine) -> Affine:
     return Affine(found.c.reshape(shape), a, found.r.reshape(shape))
 
 
+class Rule(NamedTuple):
+    """How rows are multiplied by what varies: here by affine arithmetic; `sectors` has another.
+
+    `scale(times, factor, rows)` and `solve(M, rows)` return rows, `value(k, value, rows)` what is
+    to be taken for the value of step k.
+    """
+
+    scale: Callable
+    solve: Callable
+    value: Callable
+
+
 class _Here(NamedTuple):
     """What is known of a step: its pair, rows of F, and on which coordinates the rows depend."""
 
@@ -151,8 +165,9 @@ class _Here(NamedTuple):
         return frozenset(i for i, row in enumerate(self.rows) if row is not None)
 
 
-def _scaled(factor: Affine, row: Affine | None) -> Affine | None:
-    return None if row is None else aa.mul(factor, row)
+def _scale(times: Callable, factor: Affine, rows: list) -> list:
+    """The rows of factor Δ, Δ given by its rows; `times` is a product or a contraction."""
+    return [None if row is None else times(factor, row) for row in rows]
 
 
 def _plus(a: Affine | None, b: Affine | None) -> Affine | None:
@@ -161,17 +176,17 @@ def _plus(a: Affine | None, b: Affine | None) -> Affine | None:
     return aa.add(a, b)
 
 
-def _product(step, shapes, a: _Here, b: _Here, at: list[Affine], zero: list[bool], chosen):
+def _product(step, shapes, a: _Here, b: _Here, at: list[Affine], zero: list[bool], chosen, scale):
     """The rows of a product or contraction, by the chosen form, and which was chosen.
 
     If none is, by the form that depends on fewer coordinates.
     """
 
-    def times(k: int, factor: Affine, row: Affine | None):
-        """factor in place k times row in the other place."""
-        if row is None or step.op == "mul":
-            return _scaled(factor, row)
-        return _dot(step, shapes, *((factor, row) if k == 0 else (row, factor)))
+    def times(k: int):
+        """The product of a factor in place k with a row in the other place."""
+        if step.op == "mul":
+            return aa.mul
+        return lambda p, q: _dot(step, shapes, *((p, q) if k == 0 else (q, p)))
 
     choices = []
     for k in (0, 1):
@@ -184,36 +199,54 @@ def _product(step, shapes, a: _Here, b: _Here, at: list[Affine], zero: list[bool
     best = min(choices, key=lambda c: c[:2]) if chosen is None else choices[chosen]
     _, _, k, needed, second = best
     kept, other = (a, b)[k], (a, b)[1 - k]
-    rows = []
-    for kept_row, other_row in zip(kept.rows, other.rows):
-        row = times(k, kept.value, other_row)
-        if second:
-            row = _plus(row, times(1 - k, at[1 - k], kept_row))
-        rows.append(None if row is not None and row.is_zero else row)
-    return rows, needed, k
+    rows = scale(times(k), kept.value, other.rows)
+    if second:
+        rest = _scale(times(1 - k), at[1 - k], kept.rows)
+        rows = [_plus(*pair) for pair in zip_longest(rows, rest)]
+    return [None if row is None or row.is_zero else row for row in rows], needed, k
 
 
-def _either(step, inputs: list[_Here], at: list[Affine]):
-    """The rows of max or min: those of the one taken at both ends, or any between."""
-    (a, b), (a0, b0) = ([h.value.ends for h in inputs], [v.ends for v in at])
-    if step.op == "min":
-        a, b, a0, b0 = b, a, b0, a0
-    first, second = (a[0] >= b[1]) & (a0[0] >= b0[1]), (b[0] >= a[1]) & (b0[0] >= a0[1])
-    if step.op == "min":
-        first, second = second, first
-    rows = []
-    for ga, gb in zip(*(h.rows for h in inputs)):
-        if ga is None and gb is None:
-            rows.append(None)
-            continue
-        ga, gb = (aa.point(np.zeros((*step.shape, 1))) if g is None else g for g in (ga, gb))
-        rows.append(aa.chosen(first, second, ga, gb))
+def beside(rows: list[Affine]) -> Affine:
+    """Vectors (n, B) as the columns of a matrix (n, m, B)."""
+    batch = max(v.c.shape[-1] for v in rows)
+    count = max(0 if v.a is None else len(v.a) for v in rows)
+    n = max(v.c.shape[0] for v in rows)
+
+    def joined(parts):
+        return np.stack([np.broadcast_to(v, (*v.shape[:-2], n, batch)) for v in parts], axis=-2)
+
+    blank = np.zeros((count, n, 1))
+    a = joined([blank if v.a is None else v.a for v in rows]) if count else None
+    return Affine(joined([v.c for v in rows]), a, joined([v.r for v in rows]))
+
+
+def _solve(M: Affine, rows: list) -> list:
+    """The rows of M⁻¹ Δ, Δ given by its rows, all at once."""
+    some = [k for k, row in enumerate(rows) if row is not None]
+    found = aa.solve(M, beside([rows[k] for k in some]))
+    for place, k in enumerate(some):
+        a = None if found.a is None else found.a[:, :, place]
+        rows[k] = Affine(found.c[:, place], a, found.r[:, place])
     return rows
 
 
-def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool], chosen):
+PLAIN = Rule(_scale, _solve, lambda k, value, rows: value)
+
+
+def _first(op: str, inputs: list[_Here], at: list[Affine]) -> Affine:
+    """λ in Δ max(a, b) = λ Δa + (1 - λ) Δb: 1 or 0 if one is taken at both ends, or any between."""
+    (a, b), (a0, b0) = ([h.value.ends for h in inputs], [v.ends for v in at])
+    if op == "min":
+        a, b, a0, b0 = b, a, b0, a0
+    first, second = (a[0] >= b[1]) & (a0[0] >= b0[1]), (b[0] >= a[1]) & (b0[0] >= a0[1])
+    if op == "min":
+        first, second = second, first
+    return Affine(np.where(first, 1.0, np.where(second, 0.0, 0.5)), None, 0.5 * ~(first | second))
+
+
+def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool], chosen, rule):
     """Rows of F for one step, the coordinates on which they depend, and the form of a product."""
-    op, columns = step.op, list(zip(*(h.rows for h in inputs)))
+    op, columns = step.op, list(zip_longest(*(h.rows for h in inputs)))
     moving = frozenset().union(*(h.moving for h in inputs))
     every = frozenset().union(*(h.reached for h in inputs))
     if not every:
@@ -232,31 +265,47 @@ def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool],
     if op == "neg":
         return [None if g is None else aa.neg(g) for (g,) in columns], moving, None
     if op in ("mul", "dot"):
-        return _product(step, shapes, *inputs, at, zero, chosen)
-    if op == "div":
-        # Δ(a/b) = (Δa - (a*/b*) Δb) / b
-        inverse, rows = aa.reciprocal(inputs[1].value), []
-        ratio = None if zero[0] else aa.mul(at[0], aa.reciprocal(at[1]))
-        for p, q in columns:
-            if q is not None and ratio is not None:
-                p = _plus(p, aa.neg(aa.mul(ratio, q)))
-            rows.append(_scaled(inverse, p))
-        return rows, moving | inputs[1].reached, None
+        return _product(step, shapes, *inputs, at, zero, chosen, rule.scale)
     if op == "reduce_sum":
         return [None if g is None else _sum(step, shapes, g) for (g,) in columns], moving, None
-    if op in ("max", "min"):
-        return _either(step, inputs, at), moving | every, None
-    if op == "integer_pow" and step.params[0] > 0:
-        power, a, factor = step.params[0], inputs[0].value, None
+    if op == "solve":
+        # M a = b: Δa = M⁻¹ (Δb - ΔM a*)
+        rows, needed = [row for _, row in columns], inputs[1].moving
+        if not zero[1]:
+            start = aa.neg(aa.solve(at[0], beside([at[1]])))
+            turned = Affine(start.c[None, :, 0], None, start.r[None, :, 0])
+            for k, (row, _) in enumerate(columns):
+                row = None if row is None else aa.total(aa.mul(row, turned), (1,))
+                rows[k] = _plus(rows[k], row)
+            needed = moving
+        return rule.solve(inputs[0].value, rows), needed | inputs[0].reached, None
+    # What is left is a factor that varies times a difference: Δ(step) = factor Δ + rest
+    rest: list = []
+    if op == "div":
+        # Δ(a/b) = (Δa - (a*/b*) Δb) / b
+        factor, moving = aa.reciprocal(inputs[1].value), moving | inputs[1].reached
+        rows = [p for p, _ in columns]
+        if not zero[0]:
+            ratio = aa.neg(aa.mul(at[0], aa.reciprocal(at[1])))
+            rows = [_plus(p, None if q is None else aa.mul(ratio, q)) for p, q in columns]
+    elif op in ("max", "min"):
+        factor, moving = _first(op, inputs, at), moving | every
+        rows = [_plus(p, None if q is None else aa.neg(q)) for p, q in columns]
+        rest = inputs[1].rows
+    elif op == "integer_pow" and step.params[0] > 0:
+        power, a, factor, moving = step.params[0], inputs[0].value, None, moving | every
         for k in range(power):
             if k == power - 1 or not zero[0]:
                 term = aa.mul(aa.integer_pow(a, k), aa.integer_pow(at[0], power - 1 - k))
                 factor = _plus(factor, term)
-        return [_scaled(factor, g) for (g,) in columns], moving | every, None
-    if op not in {*aa.SLOPES, "square", "abs"}:
+        rows = inputs[0].rows
+    elif op in {*aa.SLOPES, "square", "abs"}:
+        factor = aa.divided_difference(op, inputs[0].value, at[0], is_zero=zero[0])
+        rows, moving = inputs[0].rows, moving | every
+    else:
         raise NotImplementedError(f"fn: no secants of the operation {op!r}")
-    factor = aa.divided_difference(op, inputs[0].value, at[0], is_zero=zero[0])
-    return [_scaled(factor, g) for (g,) in columns], moving | every, None
+    rows = rule.scale(aa.mul, factor, rows)
+    return [_plus(*pair) for pair in zip_longest(rows, rest)], moving, None
 
 
 def _sum(step, shapes, a: Affine) -> Affine:
@@ -278,6 +327,9 @@ def _value(step, shapes, values: list[Affine]) -> Affine:
         return aa.mul(values[0], aa.reciprocal(values[1]))
     if step.op == "dot":
         return _dot(step, shapes, *values)
+    if step.op == "solve":
+        found = aa.solve(values[0], beside([values[1]]))
+        return Affine(found.c[:, 0], None if found.a is None else found.a[:, :, 0], found.r[:, 0])
     if step.op == "integer_pow":
         return aa.integer_pow(values[0], step.params[0])
     if step.op == "reduce_sum":
@@ -308,17 +360,17 @@ def plan_of(program: Program, base: Base, x: np.ndarray) -> Plan:
     """Choose the forms: by tracing once, in the coordinates x themselves, close to x*."""
     n = len(x)
     probe = Affine(x[:, None], 1e-6 * np.eye(n)[:, :, None], np.zeros((n, 1)))
-    known, _, forms = _run(program, base, probe, np.eye(n), [None] * len(program.steps))
+    known, _, forms = run(program, base, probe, np.eye(n), [None] * len(program.steps))
     return Plan(tuple(forms), tuple(known[k].moving for k in program.outputs))
 
 
 def secants(program: Program, base: Base, plan: Plan, x: Affine, R: np.ndarray) -> list[Secants]:
     """The secants of every output over boxes, x of shape (n, B) with K coefficients."""
-    known, bad, _ = _run(program, base, x, R, plan.forms)
+    known, bad, _ = run(program, base, x, R, plan.forms)
     return [_finished(program, k, known[k], bad, len(x.a)) for k in program.outputs]
 
 
-def _run(program: Program, base: Base, x: Affine, R: np.ndarray, forms):
+def run(program: Program, base: Base, x: Affine, R: np.ndarray, forms, rule: Rule = PLAIN):
     """All steps: what is known of each, where nothing is, and the forms of the products."""
     n, batch = x.c.shape
     known: list[_Here] = []
@@ -336,8 +388,8 @@ def _run(program: Program, base: Base, x: Affine, R: np.ndarray, forms):
                     at = [base.values[i] for i in step.inputs]
                     zero = [base.zero[i] for i in step.inputs]
                     value = _value(step, shapes, [h.value for h in inputs])
-                    *rest, form = _rows(step, shapes, inputs, at, zero, forms[k])
-                    here = _Here(value, *rest)
+                    rows, moving, form = _rows(step, shapes, inputs, at, zero, forms[k], rule)
+                    here = _Here(rule.value(k, value, rows), rows, moving)
             known.append(here)
             chosen.append(form)
             finite = np.isfinite(here.value.c) & np.isfinite(here.value.reach)

@@ -2,11 +2,13 @@
 
 domains         Ball, Box
 system          System: f(x, u), its equilibrium and its domain
+elimination     solve: a mass matrix on the left of the equations
 plane           systems of two states
 mechanics       poles on carts and on each other
 vehicles        a fan, a quadrotor and a jet that hover
 """
 
+from lyapjax.systems.elimination import solve
 from lyapjax.systems.mechanics import cart_pole, n_link
 from lyapjax.systems.plane import (
     double_integrator,
@@ -27,5 +29,6 @@ __all__ = [
     "planar_quadrotor",
     "planar_vtol",
     "saturated_pendulum",
+    "solve",
     "van_der_pol",
 ]

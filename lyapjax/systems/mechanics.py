@@ -1,8 +1,6 @@
 """Poles that want to fall: n links balanced one on the other, and a pole on a cart.
 
-The equations of n links need the inverse of the mass matrix. It is written out as L D L' in
-scalars, so that every checker reads it: a matrix factorisation is not among the primitives that
-have an enclosure, products and quotients are.
+The equations of n links have a mass matrix on their left, which depends on the angles: `solve`.
 """
 
 import functools
@@ -13,26 +11,8 @@ import numpy as np
 from jax import Array
 
 from lyapjax.systems.domains import positive_numbers, real_tuple
+from lyapjax.systems.elimination import solve
 from lyapjax.systems.system import System
-
-
-def _solve(M: list[list[Array]], b: list[Array]) -> list[Array]:
-    """x of M x = b, M symmetric positive definite, by L D L' written out."""
-    n = len(b)
-    L: list[list] = [[None] * n for _ in range(n)]
-    D: list = []
-    for i in range(n):
-        for j in range(i):
-            rest = sum((L[i][k] * L[j][k] * D[k] for k in range(j)), 0.0)
-            L[i][j] = (M[i][j] - rest) / D[j]
-        D.append(M[i][i] - sum((jnp.square(L[i][k]) * D[k] for k in range(i)), 0.0))
-    y: list = []
-    for i in range(n):
-        y.append(b[i] - sum((L[i][k] * y[k] for k in range(i)), 0.0))
-    x: list = [None] * n
-    for i in reversed(range(n)):
-        x[i] = y[i] / D[i] - sum((L[k][i] * x[k] for k in range(i + 1, n)), 0.0)
-    return x
 
 
 @functools.cache
@@ -51,14 +31,15 @@ def _n_link(masses, lengths, centres, inertias, gravity, radius):
     def f(x: Array, u: Array) -> Array:
         theta, omega = [x[i] for i in range(n)], [x[n + i] for i in range(n)]
         between = {(i, j): theta[j] - theta[i] for i in range(n) for j in range(i + 1, n)}
-        M = [[jnp.asarray(a[i, i]) if i == j else None for j in range(n)] for i in range(n)]
+        M: list[list] = [[jnp.asarray(a[i, i])] * n for i in range(n)]
         force = [u[i] + b[i] * jnp.sin(theta[i]) for i in range(n)]
         for (i, j), angle in between.items():
             M[i][j] = M[j][i] = a[i, j] * jnp.cos(angle)
             pull = a[i, j] * jnp.sin(angle)
             force[i] = force[i] + pull * jnp.square(omega[j])
             force[j] = force[j] - pull * jnp.square(omega[i])
-        return jnp.stack([*omega, *_solve(M, force)])
+        mass = jnp.stack([jnp.stack(row) for row in M])
+        return jnp.concatenate([jnp.stack(omega), solve(mass, jnp.stack(force))])
 
     angles = tuple(f"angle {i + 1}" for i in range(n))
     return System(
@@ -91,7 +72,7 @@ def n_link(
         a_ij = m_j ℓ_i c_j + ℓ_i ℓ_j Σ_{k>j} m_k     for i < j
 
     State (θ1, …, θn, θ̇1, …, θ̇n), angles from the vertical; u_i is the torque that does its work on
-    θ_i. The inverse of M is L D L' written out.
+    θ_i.
 
     Args:
       links: n, the number of links.

@@ -7,7 +7,6 @@ import pytest
 
 import lyapjax as ly
 from lyapjax.proofs.local import is_equilibrium
-from lyapjax.systems.mechanics import _solve
 
 MAKERS = {
     "ducted fan": ly.systems.ducted_fan,
@@ -158,13 +157,14 @@ def test_one_link_is_a_pendulum_and_unequal_links_use_their_constants():
     np.testing.assert_allclose(got[2:], [expected, 0.2], rtol=1e-9)
 
 
-def test_the_written_out_solve_is_numpys():
+def test_solve_is_numpys_and_refuses_what_does_not_fit():
     rng = np.random.default_rng(0)
     for n in range(1, 6):
         A = rng.normal(size=(n, n))
         M, b = A @ A.T + np.eye(n), rng.normal(size=n)
-        rows = [[jnp.asarray(v) for v in row] for row in M]
-        np.testing.assert_allclose(_solve(rows, list(jnp.asarray(b))), np.linalg.solve(M, b))
+        np.testing.assert_allclose(ly.systems.solve(M, b), np.linalg.solve(M, b))
+    with pytest.raises(ValueError, match=r"M: expected shape \(n, n\) for b of shape \(n,\)"):
+        ly.systems.solve(jnp.eye(3), jnp.zeros(2))
 
 
 def test_bad_constants_are_named():

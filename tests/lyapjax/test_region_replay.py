@@ -66,10 +66,10 @@ def test_the_ducted_fan_is_replayed_from_its_file(with_features, tmp_path):
 
 
 def test_coupled_and_shifted_systems_are_replayed():
-    links = ly.systems.n_link(2)
+    pole = ly.systems.cart_pole()
     shifted = lambda x: -(x - 1.0) + (x - 1.0) ** 3  # noqa: E731
     for f, P, domain, at, level in (
-        (loop(links), ly.lqr(links).P, links.domain, None, 0.1),
+        (loop(pole), ly.lqr(pole).P, pole.domain, None, 0.5),
         (shifted, np.eye(2), ly.Box((0.0, -1.0), (2.0, 3.0)), (1.0, 1.0), 0.95),
         (lambda x: -x / (1 + x @ x), 2 * np.eye(2), ly.Ball(1.0, (0.1, 0.0)), None, 1.5),
     ):
@@ -303,6 +303,10 @@ def test_any_changed_number_is_noticed_and_named():
     refuted = ly.verify_region(lambda x: x, np.eye(2), ly.Ball(1.0, (0.0, 0.0)))
     with pytest.raises(ValueError, match="region: expected PROVED, got UNKNOWN"):
         ly.region_certificate(refuted)
+    links = ly.systems.n_link(2)
+    by_sectors = ly.verify_region(loop(links), ly.lqr(links).P, links.domain, level=0.05)
+    with pytest.raises(ValueError, match="region: proved by sectors"):
+        ly.region_certificate(by_sectors)
 
 
 def pushed(x, numbers):

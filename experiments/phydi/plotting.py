@@ -1,0 +1,43 @@
+"""The plot that `table1` and `figure4` share: epochs to a target against depth."""
+
+import matplotlib.pyplot as plt
+
+from experiments.phydi.cells import mean_and_error
+
+
+def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str):
+    """Means and standard errors, a panel for each n; a cross where no seed reached the target.
+
+    `reached` has, by (n, depth, kind), the epochs of each seed, or None; kinds are drawn in the
+    order of `colours`, `longest` is the number of epochs after which the longest run ended.
+    """
+    ns, depths, found = (sorted({key[i] for key in reached}) for i in range(3))
+    kinds = [kind for kind in colours if kind in found]
+    figure, axes = plt.subplots(
+        1, len(ns), figsize=(1.5 + 3.2 * len(ns), 3), squeeze=False, sharey=True
+    )
+    for axis, n in zip(axes[0], ns):
+        for i, kind in enumerate(kinds):
+            # Side by side, so that equal values are seen.
+            shift = 0.12 * (i - (len(kinds) - 1) / 2)
+            places, means, errors = [], [], []
+            for j, depth in enumerate(depths):
+                seeds = reached.get((n, depth, kind), [])
+                mean, error = mean_and_error([epochs for epochs in seeds if epochs is not None])
+                if mean is not None:
+                    places.append(j + shift)
+                    means.append(mean)
+                    errors.append(error or 0.0)
+                elif seeds:
+                    axis.plot(j + shift, longest + 1, "x", color=colours[kind])
+            options = {"color": colours[kind], "capsize": 3, "label": kind}
+            axis.errorbar(places, means, errors, fmt="o-", **options)
+        axis.set_xticks(range(len(depths)), [str(depth) for depth in depths])
+        axis.set_xlim(-0.5, len(depths) - 0.5)
+        axis.set_ylim(0, longest + 1.5)
+        axis.set_title(f"n = {n}")
+        axis.set_xlabel("layers")
+    axes[0][0].set_ylabel(f"epochs to {label}\n(× never)")
+    axes[0][-1].legend(frameon=False, loc="lower right")
+    figure.tight_layout()
+    return figure
