@@ -11,6 +11,7 @@ trajectory from a level set converges; keep the proof in a file that anyone can 
     proofs          verify: the whole proof; prove, verify_shell, verify_region
     certificates    a proof as a file; replay: the file checked again
     dreal           smt2, dreal.check: the same statements for dReal
+    archive         arrays in one file, complete or not at all
     baselines       sos: Lyapunov functions by sums of squares, the classical baseline
 
 Each of these packages says in its first lines what its modules are.

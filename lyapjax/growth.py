@@ -262,7 +262,7 @@ def verify_candidate(candidate: Candidate, system: System, **budget) -> Region:
     Args:
       candidate: from `grow`.
       system: its system.
-      budget: level, max_boxes, max_seconds, callback_fn of `verify_region`.
+      budget: level, max_boxes, max_seconds, callback_fn, checkpoint of `verify_region`.
 
     Returns:
       `Region`.

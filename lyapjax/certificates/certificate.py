@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lyapjax import archive
 from lyapjax.proofs.attraction import Region
 from lyapjax.proofs.local import reach, ring_prover
 from lyapjax.proofs.obligations import Verification
@@ -79,17 +79,9 @@ class Certificate:
 
     def save(self, path) -> Path:
         """Write the certificate to one file, which appears complete or not at all."""
-        path = Path(path)
         arrays = {f"{name} {end}": v for name, b in self.boxes.items() for end, v in zip(MARKS, b)}
         text = json.dumps(self.document, indent=1, ensure_ascii=False)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        try:
-            with open(temporary, "wb") as file:
-                np.savez_compressed(file, document=np.array(text), **arrays)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        return archive.write(path, {"document": np.array(text), **arrays}, compress=True)
 
     @classmethod
     def load(cls, path) -> "Certificate":

@@ -1,12 +1,12 @@
 """A learner's state in a file, so that a run that is killed goes on where it was."""
 
-import os
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lyapjax import archive
 from lyapjax.learning.learner import LearnerState
 from lyapjax.learning.objective import Recipe
 from lyapjax.systems.system import System
@@ -25,16 +25,9 @@ def _plain(state: LearnerState) -> LearnerState:
 
 def save(path, state: LearnerState, what: str) -> None:
     """Write a state; the file appears complete or not at all."""
-    path = Path(path)
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(_plain(state))]
     arrays = {f"leaf {k}": leaf for k, leaf in enumerate(leaves)}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, what=np.array(what), **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    archive.write(path, {"what": np.array(what), **arrays})
 
 
 def load(path, like: LearnerState, what: str) -> LearnerState | None:

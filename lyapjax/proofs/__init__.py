@@ -9,6 +9,7 @@ obligations     verify: the whole proof
 shells          verify_shell: the paper's own statement
 attraction      verify_region: the region of a quadratic V, in six dimensions and more
 regional        V̇ as a quadratic form, and branch and bound with it
+checkpoint      the state of an unfinished proof in a file
 sectors         the same for loops that are nonlinear in many coordinates: factors as variables
 definite        whether a form is negative in a box and a ball: the S-procedure
 """

@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lyapjax.proofs import regional, sectors
+from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, state_from, unpacked
 from lyapjax.proofs.proving import Verdict
-from lyapjax.proofs.regional import Form, form_of, linearisation
+from lyapjax.proofs.regional import Form, Search, form_of, linearisation
 from lyapjax.readers.affine import Affine
 from lyapjax.readers.program import JUMPS, KINKS, Program, trace
 from lyapjax.readers.secants import secants
@@ -247,6 +248,7 @@ def verify_region(
     max_boxes: int = 200_000,
     max_seconds: float = 60.0,
     callback_fn: Callable[[float, int, int], None] | None = None,
+    checkpoint=None,
 ) -> Region:
     """Prove the region of attraction of a quadratic V, or of one with features beside.
 
@@ -264,13 +266,16 @@ def verify_region(
       max_boxes: for each level tried.
       max_seconds: for all of it.
       callback_fn: called with (level, boxes bounded, boxes open) after each batch.
+      checkpoint: a path; every half minute, and when the budget is over, the state is written
+        there, and a call with a file there goes on from it, to the same level and boxes. The file
+        is removed when the search has ended.
 
     Returns:
       `Region`.
 
     Raises:
       ValueError: an f or φ that is not exactly 0 at x* or may have kinks, a P that is not positive
-        definite, wrong shapes, float32.
+        definite, wrong shapes, float32, a checkpoint of another proof.
       NotImplementedError: an operation without secants, by its name.
 
     Reference:
@@ -317,16 +322,42 @@ def verify_region(
         )
     if np.linalg.eigvals(linearisation(form, x)).real.max() >= 0:
         return finish(Verdict.UNKNOWN, "the linearisation at x* is not stable")
-    target = float(level) if level is not None else top
-    if level is None:
-        target = min(top, 0.97 * _first_violation(f, form, x, features_fn, top))
-    high, budget = target, max_boxes
-    if level is None:
-        budget = min(max_boxes, first)
-    for _ in range(1 if level is not None else NUM_TRIES):
+    keeper, known = None, None
+    if checkpoint is not None:
+        parts = (*claim[0], P, x, repr(domain), level)
+        keeper = Checkpoint(checkpoint, stamp(*parts))
+        known = keeper.load()
+    if known is not None:
+        tries, target, high, budget, count, reached, bounded = known["levels"].tolist()
+        tries, budget, count = int(tries), int(budget), int(count)
+        if reached > 0:
+            boxes = unpacked("best", known)[0]
+            best = reached, Search(Verdict.PROVED, "", None, int(bounded), boxes)
+    else:
+        tries, target, budget = 1 if level is not None else NUM_TRIES, level or top, max_boxes
+        if level is None:
+            target = min(top, 0.97 * _first_violation(f, form, x, features_fn, top))
+            budget = min(max_boxes, first)
+        high = target
+    deadline = start + max_seconds
+
+    def keep(over: bool, *state) -> None:
+        late = over and (level is not None or time.perf_counter() > deadline)
+        if keeper is None or not (late or keeper.is_due):
+            return
+        reached, bounded = (0.0, 0) if best is None else (best[0], best[1].num_boxes)
+        levels = np.array([tries, target, high, budget, count, reached, bounded])
+        proved = {} if best is None else packed("best", [best[1].boxes])
+        keeper.save({**state_from(*state), **proved, "levels": levels})
+
+    while tries:
         tell = None if callback_fn is None else (lambda *s, c=target: callback_fn(c, *s))
-        last = search(form, x, target, budget, start + max_seconds, tell)
-        count += last.num_boxes
+        allowed = max_boxes if level is not None else budget
+        last = search(form, x, target, allowed, deadline, tell, keep, known)
+        known = None
+        if time.perf_counter() > deadline and last.verdict is Verdict.UNKNOWN:
+            keeper = None  # the state in the file is where to go on
+        count, tries = count + last.num_boxes, tries - 1
         if last.verdict is Verdict.PROVED:
             best = target, last
             # Close to the largest level the boxes needed grow without bound.
@@ -335,9 +366,11 @@ def verify_region(
             high = target
         if best is not None and best[0] >= 0.99 * high:
             break
-        if time.perf_counter() - start > max_seconds:
+        if time.perf_counter() > deadline:
             break
         target = 0.7 * target if best is None else math.sqrt(best[0] * high)
+    if keeper is not None and (level is None or last.verdict is not Verdict.UNKNOWN):
+        keeper.remove()
     refuted = level is not None and last.verdict is Verdict.REFUTED
     verdict = Verdict.REFUTED if refuted else Verdict.UNKNOWN
     return finish(verdict, last.reason, last.point if refuted else None)

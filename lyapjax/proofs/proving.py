@@ -24,6 +24,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, unpacked
 from lyapjax.proofs.statements import Statement, statement_of
 from lyapjax.readers import intervals as ia
 from lyapjax.readers.compiled import SMALL_BATCH, Executable, large_batch
@@ -199,6 +200,7 @@ def prove(
     max_seconds: float = 60.0,
     rtol: float = 1e-9,
     callback_fn: Callable[[float, int], None] | None = None,
+    checkpoint=None,
 ) -> Proof:
     """Prove an inequality for every point of a union of boxes.
 
@@ -216,12 +218,15 @@ def prove(
       max_seconds: how long to try, compilation not counted; checked between batches.
       rtol: boxes are not cut below this share of the first boxes' extent.
       callback_fn: called with (share proved, boxes bounded) after each batch.
+      checkpoint: a path; every half minute, and when the budget is over, what is open and what is
+        done is written there, and a call with a file there goes on from it, the count of boxes
+        included. The file is removed when the statement is decided.
 
     Returns:
       `Proof`: PROVED, REFUTED with a point, or UNKNOWN with a reason.
 
     Raises:
-      ValueError: float32, bad boxes, a margin that is not a number.
+      ValueError: float32, bad boxes, a margin that is not a number, a checkpoint of another proof.
       NotImplementedError: a primitive without a rule, by its name.
 
     Reference:
@@ -247,6 +252,7 @@ def prove(
         rtol=rtol,
         callback_fn=callback_fn,
         start=start,
+        checkpoint=checkpoint,
     )
 
 
@@ -260,6 +266,7 @@ def prove_statement(
     rtol: float = 1e-9,
     callback_fn: Callable[[float, int], None] | None = None,
     start: float | None = None,
+    checkpoint=None,
 ) -> Proof:
     """`prove`, of a statement that has been read."""
     start = time.perf_counter() if start is None else start
@@ -270,6 +277,11 @@ def prove_statement(
     start += time.perf_counter() - before  # compiling does not count
     larger, batch, climb_at = None, SMALL_BATCH, CLIMB_AFTER
     corners = lo, hi
+    keeper, known = None, None
+    if checkpoint is not None:
+        what = stamp(statement.program, tuple(statement.forms), lo, hi, rtol)
+        keeper = Checkpoint(checkpoint, what)
+        known = keeper.load()
     smallest = rtol * (hi.max(axis=0) - lo.min(axis=0))
     everything, done_measure = measure(lo, hi), 0.0
     # A few rounds of cutting blindly cost less than bounding boxes that are far too large.
@@ -282,8 +294,16 @@ def prove_statement(
     stack, done, count, num_open = [(lo, hi)], [], 0, len(lo)
     verdict, reason, point = Verdict.PROVED, "", None
     hardest = None
+    if known is not None:
+        stack, done = unpacked("open", known), unpacked("done", known)
+        num_open, count, climb_at = (int(v) for v in known["counts"])
+        done_measure = float(known["measure"])
     while stack:
-        if count and (count >= max_boxes or time.perf_counter() - start > max_seconds):
+        over = count >= max_boxes or time.perf_counter() - start > max_seconds
+        if keeper is not None and count and (over or keeper.is_due):
+            counts = {"counts": np.array([num_open, count, climb_at]), "measure": done_measure}
+            keeper.save({**packed("open", stack), **packed("done", done), **counts})
+        if count and over:
             what = f"{count} boxes" if count >= max_boxes else f"{max_seconds:g} seconds"
             verdict, reason = Verdict.UNKNOWN, f"not finished within {what}"
             break
@@ -328,6 +348,8 @@ def prove_statement(
                 new_lo, new_hi = (new_lo, new_hi) if stuck.any() else finer
             stack.append((new_lo, new_hi))
         num_open = sum(len(part[0]) for part in stack)
+    if keeper is not None and verdict is not Verdict.UNKNOWN:
+        keeper.remove()
     if verdict is Verdict.UNKNOWN:
         reason += f"; {done_measure / everything:.3%} of the volume is proved"
     empty = np.zeros((0, n))

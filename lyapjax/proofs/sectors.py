@@ -22,6 +22,7 @@ import time
 
 import numpy as np
 
+from lyapjax.proofs.checkpoint import state_of
 from lyapjax.proofs.definite import is_positive, multipliers_of, places
 from lyapjax.proofs.proving import Verdict
 from lyapjax.proofs.regional import (
@@ -203,18 +204,25 @@ def is_readable(form: Form, x) -> bool:
     return True
 
 
-def search(form: Form, x, level: float, max_boxes: int, deadline: float, tell=None) -> Search:
-    """Branch and bound for one level."""
+def search(
+    form: Form, x, level: float, max_boxes: int, deadline: float, tell=None, keep=None, known=None
+) -> Search:
+    """Branch and bound for one level; `keep` and `known` as in `regional.search`."""
     n = len(x)
     top = np.sqrt(squares(form, level, 0.0)) * (1 + 1e-12)
     stack = [(np.full((1, n), -top), np.full((1, n), top))]
     count, done = 0, []
+    if known is not None:
+        stack, done, count = state_of(known)
     while stack:
+        over = count >= max_boxes or time.perf_counter() > deadline
+        if keep is not None:
+            keep(over, stack, done, count)
         lo, hi = stack.pop()
         if len(lo) > BATCH:
             stack.append((lo[BATCH:], hi[BATCH:]))
             lo, hi = lo[:BATCH], hi[:BATCH]
-        if count >= max_boxes or time.perf_counter() > deadline:
+        if over:
             what = f"{count} boxes" if count >= max_boxes else "the time given"
             return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
         count += len(lo)

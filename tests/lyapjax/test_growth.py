@@ -26,6 +26,9 @@ def test_a_learned_region_of_six_states_is_proved_and_larger_than_lqrs(fan):
     f = system.closed_loop(ly.linear_controller(system, regulator.K))
     lqr = ly.verify_region(f, regulator.P, system.domain)
     assert proof.volume > 3 * lqr.volume > 0
+    # Neural V and neural u, again in ball arithmetic.
+    again = ly.replay(ly.region_certificate(proof))
+    assert (again.verdict, again.reason) == (ly.Verdict.PROVED, "")
     assert float(volumes[-1]) > float(volumes[0])
     # Trajectories from the edge end up close to the hover.
     rng = np.random.default_rng(0)

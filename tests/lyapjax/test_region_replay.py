@@ -359,7 +359,7 @@ def test_a_thousand_false_candidates_are_never_proved(n, count):
             base = base_of(program, x)
             part = _Part(program, base, plan_of(program, base, x))
             form = Quadratic(part, None, np.eye(n), np.eye(n), n, 1e-12, 1.0)
-            found = search(form, x, 1.0, 60, np.inf)
+            found = search(form, x, 1.0, 16, np.inf)
             assert found.verdict is not ly.Verdict.PROVED or push == 0
             assert found.verdict is ly.Verdict.PROVED or push > 0
             refuted += found.verdict is ly.Verdict.REFUTED
@@ -368,7 +368,7 @@ def test_a_thousand_false_candidates_are_never_proved(n, count):
                     -np.sum(((found.point - numbers[1]) / numbers[2]) ** 2)
                 )
                 assert found.point @ rise >= 0
-    assert refuted > count / 20
+    assert refuted > count / 20, refuted
 
 
 def test_a_certificate_of_a_pushed_flow_is_refused():
