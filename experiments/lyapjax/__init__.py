@@ -2,6 +2,6 @@
 
 EXPERIMENTS = (
     *("pendulum", "path_following", "van_der_pol", "saturated_pendulum"),
-    *("ducted_fan", "balancing", "cart_pole", "quadrotor"),
+    *("ducted_fan", "balancing", "cart_pole", "quadrotor", "beyond", "compare"),
     *("table1", "roa", "sos", "custom"),
 )

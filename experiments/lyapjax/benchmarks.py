@@ -155,6 +155,23 @@ def _region(name: str) -> Contest:
     return Contest(lambda: ours().level, peers, 0.0, 0.0)
 
 
+def _links(links: int) -> Contest:
+    """A level of n links that one box proves, beside a tenth of it: the level costs nothing."""
+    system = ly.systems.n_link(links)
+    regulator = ly.lqr(system)
+    f = system.closed_loop(ly.linear_controller(system, regulator.K))
+    level = {3: 0.1, 4: 0.05, 5: 0.025}[links]
+
+    def prove(level):
+        return ly.verify_region(f, regulator.P, system.domain, level=level)
+
+    found = prove(level)
+    if not found.proved or found.num_boxes != 1:
+        raise ValueError(f"{links} links: not proved in one box: {found.reason}")
+    peers = {"a tenth of the level": lambda: prove(level / 10).level}
+    return Contest(lambda: prove(level).level, peers, 0.0, 0.0)
+
+
 def rows(quick: bool) -> list[Row]:
     """The rows; the whole of `synthesize` is left out of the quick ones."""
     found = [
@@ -163,6 +180,9 @@ def rows(quick: bool) -> list[Row]:
         Row("lyapjax bounds of 32768 boxes", None, _bounds),
         Row("lyapjax verify_shell, 6 units", None, _shell),
     ]
+    for links in (3, 4, 5):
+        title = f"lyapjax verify_region {links} links, LQR, one box"
+        found.append(Row(title, None, lambda links=links: _links(links), rounds=3))
     for name in ("ducted_fan", "planar_quadrotor", "cart_pole"):
         title = f"lyapjax verify_region {name}, LQR, largest level"
         found.append(Row(title, None, lambda name=name: _region(name), rounds=3))

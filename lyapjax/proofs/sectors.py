@@ -243,6 +243,8 @@ def search(
         if found is not None:
             reason = f"V does not fall at {found.tolist()}"
             return Search(Verdict.REFUTED, reason, found, count, ())
+        if count >= max_boxes:
+            return Search(Verdict.UNKNOWN, f"not finished within {count} boxes", None, count, ())
         with np.errstate(all="ignore"):
             axis = _axes(form, x, problem, weight)[~proved]
         lo, hi = lo[~proved], hi[~proved]

@@ -79,8 +79,10 @@ def sectors(
         ]
         c, r = (np.stack(v).reshape(*shape, batch) for v in zip(*((v.c, v.r) for v in each)))
         # The rows are exact up to EXACT of what they are multiplied with, |z_k| <= sqrt(ρ).
-        slack = sum(np.abs(g.c) + 1 for g in columns if g is not None) * np.sqrt(rho) * 2 * EXACT
-        r = r + start.r + slack.reshape(*shape, -1) + ROUNDING * (np.abs(start.c) + np.abs(c))
+        slack = np.zeros((size, batch))
+        for g in columns:
+            slack += 0.0 if g is None else (np.abs(g.c) + 1) * np.sqrt(rho) * 2 * EXACT
+        r = r + start.r + slack.reshape(*shape, batch) + ROUNDING * (np.abs(start.c) + np.abs(c))
         tight = Affine(start.c + c, None, r)
         return aa.chosen(tight.r < known.reach, tight.r >= known.reach, tight, known)
 

@@ -5,7 +5,7 @@ system          System: f(x, u), its equilibrium and its domain
 elimination     solve: a mass matrix on the left of the equations
 plane           systems of two states
 mechanics       poles on carts and on each other
-vehicles        a fan, a quadrotor and a jet that hover
+vehicles        a fan, quadrotors and a jet that hover
 """
 
 from lyapjax.systems.elimination import solve
@@ -17,7 +17,7 @@ from lyapjax.systems.plane import (
     saturated_pendulum,
     van_der_pol,
 )
-from lyapjax.systems.vehicles import ducted_fan, planar_quadrotor, planar_vtol
+from lyapjax.systems.vehicles import ducted_fan, planar_quadrotor, planar_vtol, quadrotor
 
 __all__ = [
     "cart_pole",
@@ -28,6 +28,7 @@ __all__ = [
     "path_following",
     "planar_quadrotor",
     "planar_vtol",
+    "quadrotor",
     "saturated_pendulum",
     "solve",
     "van_der_pol",

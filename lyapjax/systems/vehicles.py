@@ -1,6 +1,6 @@
-"""Vehicles that hover in a plane: the Caltech ducted fan, a quadrotor, a jump jet.
+"""Vehicles that hover: the Caltech ducted fan, quadrotors in a plane and in space, a jump jet.
 
-All three have the state (x, y, θ, ẋ, ẏ, θ̇): position and tilt, from the hover. Given θ the
+Those in a plane have the state (x, y, θ, ẋ, ẏ, θ̇): position and tilt, from the hover. Given θ the
 right-hand side is affine in everything else, which is what `lyapjax.proofs.regional` lives on:
 of six coordinates one has to be cut.
 """
@@ -10,7 +10,7 @@ import functools
 import jax.numpy as jnp
 from jax import Array
 
-from lyapjax.systems.domains import positive_numbers
+from lyapjax.systems.domains import positive_numbers, real_tuple
 from lyapjax.systems.system import System
 
 STATE_NAMES = ("x", "y", "tilt", "velocity in x", "velocity in y", "angular velocity")
@@ -205,3 +205,89 @@ def planar_vtol(coupling: float = 0.1, radius: float = 3.0) -> System:
       ([0.0, 0.0, -1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.1, 0.0, 1.0])
     """
     return _planar_vtol(*positive_numbers(coupling=coupling, radius=radius))
+
+
+@functools.cache
+def _quadrotor(mass, inertia, gravity, radius):
+    J1, J2, J3 = inertia
+    weight = mass * gravity
+
+    def f(x: Array, u: Array) -> Array:
+        roll, pitch, yaw = x[3], x[4], x[5]
+        p, q, r = x[9], x[10], x[11]
+        s1, c1, s2, c2 = jnp.sin(roll), jnp.cos(roll), jnp.sin(pitch), jnp.cos(pitch)
+        s3, c3 = jnp.sin(yaw), jnp.cos(yaw)
+        turn = (q * s1 + r * c1) / c2
+        # T cosθ cosφ - m g, written so that it vanishes at the hover also in rounding.
+        lift = (u[0] - weight) * (c2 * c1) + weight * (c2 * c1 - 1)
+        rates = [p + s2 * turn, q * c1 - r * s1, turn]
+        push = [u[0] * (c3 * s2 * c1 + s3 * s1), u[0] * (s3 * s2 * c1 - c3 * s1), lift]
+        spin = [
+            (u[1] + (J2 - J3) * (q * r)) / J1,
+            (u[2] + (J3 - J1) * (r * p)) / J2,
+            (u[3] + (J1 - J2) * (p * q)) / J3,
+        ]
+        return jnp.stack([x[6], x[7], x[8], *rates, *(v / mass for v in push), *spin])
+
+    return System(
+        f,
+        12,
+        4,
+        equilibrium=((0.0,) * 12, (weight, 0.0, 0.0, 0.0)),
+        domain=radius,
+        name="quadrotor",
+        state_names=(
+            *("x", "y", "z", "roll", "pitch", "yaw", "velocity in x", "velocity in y"),
+            *("velocity in z", "roll rate", "pitch rate", "yaw rate"),
+        ),
+        state_units=("m",) * 3 + ("rad",) * 3 + ("m/s",) * 3 + ("rad/s",) * 3,
+        control_names=("thrust", "roll moment", "pitch moment", "yaw moment"),
+        control_units=("N", "N m", "N m", "N m"),
+    )
+
+
+def quadrotor(
+    mass: float = 4.34,
+    inertia: tuple[float, float, float] = (0.0820, 0.0845, 0.1377),
+    gravity: float = 9.81,
+    radius: float = 1.5,
+) -> System:
+    """A quadrotor in space: twelve states.
+
+        m v̇ = T R e3 - m g e3,    J Ω̇ = τ - Ω × J Ω,    J diagonal
+        φ̇ = p + sin θ ψ̇,    θ̇ = q cos φ - r sin φ,    ψ̇ = (q sin φ + r cos φ) / cos θ
+
+    State (position, Euler angles φ θ ψ, velocity, body rates Ω = (p, q, r)), R = Rz(ψ) Ry(θ) Rx(φ);
+    inputs the thrust T and the moments τ, u* = (m g, 0, 0, 0), not bounded. The angles are a chart
+    for |θ| < π/2 only, so the domain must not reach beyond.
+
+    Args:
+      mass: m, kg.
+      inertia: the diagonal of J, kg m².
+      gravity: g, m/s².
+      radius: of the domain, ‖x‖ <= radius, at most 1.5.
+
+    Returns:
+      `System` with twelve states and four inputs.
+
+    Raises:
+      ValueError: a constant that is not positive, a radius beyond the chart.
+
+    Reference:
+      Lee, Leok & McClamroch (2010), Geometric tracking control of a quadrotor UAV on SE(3),
+      equations (1) to (5) and the constants of its example. Departure: z is up here.
+
+    Examples:
+      >>> import lyapjax as ly
+      >>> A, B = ly.systems.quadrotor().linearisation()
+      >>> A[6, 4].round(2).item(), A[7, 3].round(2).item(), B[9, 1].round(2).item()
+      (9.81, -9.81, 12.2)
+    """
+    mass, gravity, radius = positive_numbers(mass=mass, gravity=gravity, radius=radius)
+    inertia = real_tuple("inertia", inertia, 3)
+    positive_numbers(**{f"inertia[{i}]": value for i, value in enumerate(inertia)})
+    if radius > 1.5:
+        raise ValueError(
+            f"radius: expected at most 1.5, where the angles are a chart, got {radius}"
+        )
+    return _quadrotor(mass, inertia, gravity, radius)

@@ -11,6 +11,7 @@ from lyapjax.proofs.local import is_equilibrium
 MAKERS = {
     "ducted fan": ly.systems.ducted_fan,
     "quadrotor": ly.systems.planar_quadrotor,
+    "quadrotor in space": ly.systems.quadrotor,
     "vtol": ly.systems.planar_vtol,
     "cart-pole": ly.systems.cart_pole,
     "2 links": lambda: ly.systems.n_link(2),
@@ -32,6 +33,17 @@ def _links(n):
     return parts, b
 
 
+INERTIA = np.array([0.0820, 0.0845, 0.1377])
+
+
+def rotation(x):
+    """Rz(yaw) Ry(pitch) Rx(roll)."""
+    (s1, s2, s3), (c1, c2, c3) = np.sin(x[3:6]), np.cos(x[3:6])
+    about_x = np.array([[1, 0, 0], [0, c1, -s1], [0, s1, c1]])
+    about_y = np.array([[c2, 0, s2], [0, 1, 0], [-s2, 0, c2]])
+    return np.array([[c3, -s3, 0], [s3, c3, 0], [0, 0, 1]]) @ about_y @ about_x
+
+
 def energy(name, x):
     """Mechanical energy, with the default constants."""
     if "link" in name:
@@ -44,6 +56,9 @@ def energy(name, x):
         M, m, half, g = 1.0, 0.1, 0.5, 9.8
         moving = (M + m) * v**2 + 2 * m * half * v * omega * np.cos(theta)
         return (moving + 4 / 3 * m * half**2 * omega**2) / 2 + m * g * half * np.cos(theta)
+    if name == "quadrotor in space":
+        spin = INERTIA @ x[9:] ** 2
+        return (4.34 * x[6:9] @ x[6:9] + spin) / 2 + 4.34 * 9.81 * x[2]
     m, J, g = {
         "ducted fan": (11.2, 0.0462, 0.28), "quadrotor": (0.486, 0.00383, 9.81), "vtol": (1, 1, 1)
     }[name]  # fmt: skip
@@ -56,6 +71,8 @@ def power(name, x, u):
         return x[len(x) // 2 :] @ u
     if name == "cart-pole":
         return x[2] * u[0]
+    if name == "quadrotor in space":
+        return u[0] * (x[6:9] @ rotation(x)[:, 2]) + x[9:] @ u[1:]
     sin, cos = np.sin(x[2]), np.cos(x[2])
     if name == "ducted fan":
         force = u[0] * cos - u[1] * sin - 0.1 * x[3], u[0] * sin + u[1] * cos - 0.1 * x[4]
@@ -131,6 +148,17 @@ def test_energy_changes_by_the_power_of_the_inputs(name):
     np.testing.assert_allclose(values[-1] - values[0], simpson, atol=2e-7 * (1 + size))
 
 
+def test_a_quadrotor_without_moments_keeps_its_angular_momentum():
+    """R J Ω in space; its derivative along f, exactly."""
+    system = ly.systems.quadrotor()
+    rng = np.random.default_rng(7)
+    for _ in range(5):
+        x, h = rng.uniform(-0.6, 0.6, 12), 1e-5
+        rate = np.asarray(system.f(jnp.asarray(x), jnp.array([30.0, 0.0, 0.0, 0.0])))
+        ends = [rotation(y) @ (INERTIA * y[9:]) for y in (x + h * rate, x - h * rate)]
+        np.testing.assert_allclose((ends[0] - ends[1]) / (2 * h), 0.0, atol=1e-9)
+
+
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_links_satisfy_their_equation(n):
     system, (parts, _) = ly.systems.n_link(n), _links(n)
@@ -174,6 +202,8 @@ def test_bad_constants_are_named():
         (lambda: ly.systems.n_link(2, masses=[1.0]), r"masses: expected shape \(2,\)"),
         (lambda: ly.systems.n_link(2, masses=[1.0, 0.0]), r"masses\[1\]: expected a positive"),
         (lambda: ly.systems.cart_pole(pole=True), "pole: expected a positive number, got True"),
+        (lambda: ly.systems.quadrotor(radius=2.0), "radius: expected at most 1.5"),
+        (lambda: ly.systems.quadrotor(inertia=(1.0, 1.0)), r"inertia: expected shape \(3,\)"),
         (lambda: ly.systems.planar_vtol(coupling=0.0), "coupling: expected a positive number"),
         (lambda: ly.systems.planar_quadrotor(arm=np.inf), "arm: expected a positive number"),
     ):

@@ -234,6 +234,18 @@ def test_eight_and_ten_states(links):
     assert not ly.verify_region(broken, P, system.domain, level=level, max_boxes=2).proved
 
 
+def test_what_multiplies_nothing_does_no_harm():
+    """tanh of 0 x, as in a candidate whose controller has learned no features."""
+    W = jnp.zeros((5, 3))
+
+    def f(x):
+        return -x + jnp.sin(jnp.roll(x, 1)) * x * 0.1 + jnp.ones((3, 5)) @ jnp.tanh(W @ x)
+
+    proof = ly.verify_region(f, np.eye(3), ly.Ball(1.0, (0.0,) * 3), level=0.9)
+    assert proof.proved
+    assert proof.by_sectors
+
+
 def test_two_varying_factors_in_a_contraction_are_left_to_secants():
     A = jnp.array([[0.0, 1.0, 0.2], [0.3, 0.0, 1.0], [1.0, 0.2, 0.0]])
 
