@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-# What is run once need not be fast: with optimisation ten arrays of normal numbers take six times as
-# long to compile, and save a fraction of a second.
+# What is run once need not be fast: with optimisation, ten arrays of normal numbers take six times
+# as long to compile, and save a fraction of a second.
 _ONCE = {"xla_backend_optimization_level": 0}
 
 
