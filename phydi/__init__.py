@@ -10,6 +10,7 @@ Kronecker products for their kernels.
     multiplication  the tensor A of a layer: learnt, factored, fixed or weighted
     layers          PHMLinear, PHMEmbed
     convolution     PHConv
+    gradients       a convolution with gradients that are fast in loops on the CPU
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
     transformer     PHTransformer, a causal language model of any depth

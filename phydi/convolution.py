@@ -14,6 +14,7 @@ from flax.nnx.nn import dtypes
 from flax.nnx.nn.linear import default_bias_init, default_kernel_init
 from jax import Array, lax
 
+from phydi import gradients
 from phydi.checking import check_divides
 from phydi.initialisation import draw_blocks
 from phydi.layers import NO_KEYS, NO_METADATA, check_form, given
@@ -22,7 +23,7 @@ from phydi.multiplication import Multiplication
 from phydi.products import choose_form, named_kernel
 
 
-def contracted_convolution(A: Array) -> Callable:
+def contracted_convolution(A: Array, convolution_fn: Callable = lax.conv_general_dilated):
     """`lax.conv_general_dilated` for the blocks F instead of a kernel, without building H."""
     n = A.shape[0]
 
@@ -35,13 +36,13 @@ def contracted_convolution(A: Array) -> Callable:
             mixed = jnp.einsum("iab,xsap->bxsip", A, parts, precision=precision)
             kernel = jnp.moveaxis(F, 0, -3).reshape(*taps, n * p, q)
             images = mixed.reshape(n * batch, *space, n * p)
-            y = lax.conv_general_dilated(images, kernel, strides, padding, **options)
+            y = convolution_fn(images, kernel, strides, padding, **options)
             space = y.shape[1:-1]
             y = jnp.moveaxis(y.reshape(n, batch, -1, q), 0, 2)
         else:
             images = jnp.moveaxis(parts, 2, 0).reshape(n * batch, *space, p)
             kernel = jnp.moveaxis(F, 0, -2).reshape(*taps, p, n * q)
-            y = lax.conv_general_dilated(images, kernel, strides, padding, **options)
+            y = convolution_fn(images, kernel, strides, padding, **options)
             space = y.shape[1:-1]
             y = y.reshape(n, batch, -1, n, q)
             y = jnp.einsum("iab,axsiq->xsbq", A, y, precision=precision)
@@ -50,7 +51,7 @@ def contracted_convolution(A: Array) -> Callable:
     return convolve
 
 
-def factored_convolution(factors: Factors) -> Callable:
+def factored_convolution(factors: Factors, convolution_fn: Callable = lax.conv_general_dilated):
     """`lax.conv_general_dilated` for the blocks F instead of a kernel, by R small convolutions."""
     u, v, w = factors
     rank, n = u.shape
@@ -65,10 +66,7 @@ def factored_convolution(factors: Factors) -> Callable:
         G = jnp.einsum("ri,i...->r...", u, F, precision=precision)
         # One by one: XLA runs a convolution of R groups on the CPU much slower than R of one.
         products = jnp.stack(
-            [
-                lax.conv_general_dilated(mixed[r], G[r], strides, padding, **options)
-                for r in range(rank)
-            ]
+            [convolution_fn(mixed[r], G[r], strides, padding, **options) for r in range(rank)]
         )
         y = jnp.einsum("rb,r...q->...bq", w, products, precision=precision)
         return y.reshape(*y.shape[:-2], n * q)
@@ -164,7 +162,8 @@ class PHConv(nnx.Module):
         special = {
             "feature_group_count": feature_group_count > 1,
             "mask": mask is not None,
-            "conv_general_dilated": conv_general_dilated is not lax.conv_general_dilated,
+            "conv_general_dilated": conv_general_dilated
+            not in (lax.conv_general_dilated, gradients.conv_general_dilated),
             "preferred_element_type": preferred_element_type is not None,
         }
         special = next((name for name, is_set in special.items() if is_set), None)
@@ -201,12 +200,13 @@ class PHConv(nnx.Module):
 
             def convolve(x, F, *args, out_sharding=None, **options):
                 cast = Factors(*(f.astype(F.dtype) for f in factors))
-                return factored_convolution(cast)(x, F, *args, **options)
+                return factored_convolution(cast, self.conv_general_dilated)(x, F, *args, **options)
         else:
             A = self.multiplication.tensor()
 
             def convolve(x, F, *args, out_sharding=None, **options):
-                return contracted_convolution(A.astype(F.dtype))(x, F, *args, **options)
+                contracted = contracted_convolution(A.astype(F.dtype), self.conv_general_dilated)
+                return contracted(x, F, *args, **options)
 
         return self._plain(self.F[...], convolve)(inputs)
 

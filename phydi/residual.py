@@ -285,5 +285,5 @@ def jacobian_spectrum(model_fn: Callable, x) -> Array:
     x = as_floating("x", x)
     flat_fn = lambda z: model_fn(z.reshape(x.shape)).ravel()  # noqa: E731
     outputs = jax.eval_shape(flat_fn, x.ravel()).size
-    jacobian = jax.jacfwd if x.size <= outputs else jax.jacrev
+    jacobian = jax.jacfwd if x.size < outputs else jax.jacrev
     return jnp.linalg.svd(jacobian(flat_fn)(x.ravel()), compute_uv=False)
