@@ -91,7 +91,8 @@ def test_table_1_counts_epochs_and_says_what_did_not_arrive():
         assert words in cut
     assert curves["152|4|phydi"] == [[0.3, 0.8], [0.4, 0.9]]
     figure = table1.plot({"series": curves, "target": 0.8})
-    drawn = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
+    bars = figure.axes[0].containers
+    drawn = {bar.get_label(): bar.lines[0].get_ydata().tolist() for bar in bars}
     assert drawn == {"standard": [4], "phydi": [2]}
 
 
