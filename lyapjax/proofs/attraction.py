@@ -343,7 +343,7 @@ def verify_region(
 
     def keep(over: bool, *state) -> None:
         late = over and (level is not None or time.perf_counter() > deadline)
-        if keeper is None or not (late or keeper.is_due):
+        if not (late or keeper.is_due):
             return
         reached, bounded = (0.0, 0) if best is None else (best[0], best[1].num_boxes)
         levels = np.array([tries, target, high, budget, count, reached, bounded])
@@ -353,7 +353,8 @@ def verify_region(
     while tries:
         tell = None if callback_fn is None else (lambda *s, c=target: callback_fn(c, *s))
         allowed = max_boxes if level is not None else budget
-        last = search(form, x, target, allowed, deadline, tell, keep, known)
+        keeping = None if keeper is None else keep
+        last = search(form, x, target, allowed, deadline, tell, keeping, known)
         known = None
         if time.perf_counter() > deadline and last.verdict is Verdict.UNKNOWN:
             keeper = None  # the state in the file is where to go on

@@ -18,6 +18,7 @@ others are covered whole.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -205,13 +206,39 @@ class Search(NamedTuple):
     boxes: tuple
 
 
-def search(
-    form: Form, x, level: float, max_boxes: int, deadline: float, tell=None, keep=None, known=None
+class Judged(NamedTuple):
+    """What is known of a batch: the boxes that matter, made smaller; which are proved, and how.
+
+    `points` are where it may fail; `axes_fn(open)` says which coordinates of the open boxes to cut,
+    or None if cutting does not help.
+    """
+
+    lo: np.ndarray
+    hi: np.ndarray
+    proved: np.ndarray
+    multipliers: np.ndarray
+    points: np.ndarray
+    axes_fn: Callable
+
+
+def branch_and_bound(
+    judge_fn: Callable,
+    form: Form,
+    x,
+    level: float,
+    max_boxes: int,
+    deadline: float,
+    tell=None,
+    keep=None,
+    known=None,
+    *,
+    batch: int,
+    smallest: float,
 ) -> Search:
-    """Branch and bound for one level.
+    """Branch and bound for one level; `judge_fn(lo, hi)` gives `Judged`, None if none matter.
 
     `keep(over, open, done, count)` is offered the state before each batch; `known` is a saved one
-    to go on from.
+    to go on from. Boxes are not cut below `smallest` times the ellipsoid's extent.
     """
     n = len(x)
     top = np.sqrt(squares(form, level, 0.0)) * (1 + 1e-12)
@@ -219,52 +246,42 @@ def search(
     count, done = 0, []
     if known is not None:
         stack, done, count = state_of(known)
+
+    def unfinished() -> Search:
+        what = f"{count} boxes" if count >= max_boxes else "the time given"
+        return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
+
     while stack:
         over = count >= max_boxes or time.perf_counter() > deadline
         if keep is not None:
             keep(over, stack, done, count)
-        lo, hi = stack.pop()
-        if len(lo) > BATCH:
-            stack.append((lo[BATCH:], hi[BATCH:]))
-            lo, hi = lo[:BATCH], hi[:BATCH]
         if over:
-            what = f"{count} boxes" if count >= max_boxes else "the time given"
-            return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
+            return unfinished()
+        lo, hi = stack.pop()
+        if len(lo) > batch:
+            stack.append((lo[batch:], hi[batch:]))
+            lo, hi = lo[:batch], hi[:batch]
         count += len(lo)
-        # What lies outside of the ball is cut off: first without, then with the features.
-        least = least_squares(lo, hi)
-        room = squares(form, level, 0.0) - least.sum(axis=1)
-        lo, hi, least, room = (v[room >= 0] for v in (lo, hi, least, room))
-        if not len(lo):
+        found = judge_fn(lo, hi)
+        if found is None:
             continue
-        reach = np.sqrt(room[:, None] + least) * (1 + 1e-12)
-        lo, hi = np.maximum(lo, -reach), np.minimum(hi, reach)
-        lo, hi = np.minimum(lo, hi), np.maximum(lo, hi)
-        with np.errstate(all="ignore"):
-            C, Ck, S, above, bad = matrices(form, x, lo, hi)
-        rho = squares(form, level, above)
-        kept = (rho >= least_squares(lo, hi).sum(axis=1)) | bad
-        lo, hi, C, Ck, S, rho, bad = (v[kept] for v in (lo, hi, C, Ck, S, rho, bad))
-        if not len(lo):
-            continue
-        answer = negative(C, Ck, S, lo, hi, rho, form.unit)
-        good = answer.proved & ~bad
-        done.append((lo[good], hi[good], answer.multipliers[good]))
+        good, rest = found.proved, ~found.proved
+        done.append((found.lo[good], found.hi[good], found.multipliers[good]))
         if tell is not None:
-            tell(count, sum(len(s[0]) for s in stack) + int((~good).sum()))
+            tell(count, sum(len(s[0]) for s in stack) + int(rest.sum()))
         if good.all():
             continue
-        point = counterexample(form, x, level, answer.point[~good])
+        point = counterexample(form, x, level, found.points[rest])
         if point is not None:
             reason = f"V does not fall at {point.tolist()}"
             return Search(Verdict.REFUTED, reason, point, count, ())
-        rest = (v[~good] for v in (lo, hi, C, Ck, S, rho))
-        lo, hi, C, Ck, S, rho = rest
-        left = Answer(*(v[~good] for v in answer))
+        if count >= max_boxes and keep is None:
+            return unfinished()  # where to cut is a question to a proof that goes on
+        lo, hi = found.lo[rest], found.hi[rest]
         with np.errstate(all="ignore"):
-            axis = _axes(form, x, lo, hi, C, Ck, S, rho, left, bad[~good]) if form.cut else None
+            axis = found.axes_fn(rest)
         rows = np.arange(len(lo))
-        if axis is None or ((hi - lo)[rows, axis] < SMALLEST * top).any():
+        if axis is None or ((hi - lo)[rows, axis] < smallest * top).any():
             i = 0 if axis is None else int(np.argmin((hi - lo)[rows, axis]))
             where = (x + form.R @ (0.5 * (lo + hi)[i])).tolist()
             reason = f"a smallest box is open, around {where}"
@@ -275,3 +292,38 @@ def search(
         stack.append((np.concatenate([lo, low]), np.concatenate([high, hi])))
     boxes = tuple(np.concatenate(v) for v in zip(*done)) if done else ()
     return Search(Verdict.PROVED, "", None, count, boxes)
+
+
+def _judge(form: Form, x, level: float, lo, hi) -> Judged | None:
+    """By secants. What lies outside of the ball is cut off: first without, then with features."""
+    least = least_squares(lo, hi)
+    room = squares(form, level, 0.0) - least.sum(axis=1)
+    lo, hi, least, room = (v[room >= 0] for v in (lo, hi, least, room))
+    if not len(lo):
+        return None
+    reach = np.sqrt(room[:, None] + least) * (1 + 1e-12)
+    lo, hi = np.maximum(lo, -reach), np.minimum(hi, reach)
+    lo, hi = np.minimum(lo, hi), np.maximum(lo, hi)
+    with np.errstate(all="ignore"):
+        C, Ck, S, above, bad = matrices(form, x, lo, hi)
+    rho = squares(form, level, above)
+    kept = (rho >= least_squares(lo, hi).sum(axis=1)) | bad
+    lo, hi, C, Ck, S, rho, bad = (v[kept] for v in (lo, hi, C, Ck, S, rho, bad))
+    if not len(lo):
+        return None
+    answer = negative(C, Ck, S, lo, hi, rho, form.unit)
+
+    def axes(rest) -> np.ndarray | None:
+        if not form.cut:
+            return None
+        left = Answer(*(v[rest] for v in answer))
+        return _axes(form, x, *(v[rest] for v in (lo, hi, C, Ck, S, rho)), left, bad[rest])
+
+    return Judged(lo, hi, answer.proved & ~bad, answer.multipliers, answer.point, axes)
+
+
+def search(form: Form, x, level: float, *budget, **options) -> Search:
+    """`branch_and_bound` by secants."""
+    judge = partial(_judge, form, x, level)
+    options = {"batch": BATCH, "smallest": SMALLEST, **options}
+    return branch_and_bound(judge, form, x, level, *budget, **options)

@@ -18,18 +18,17 @@ region where enclosures of secants need thousands of boxes: nothing is bounded b
 links neither their inverse mass matrix.
 """
 
-import time
+from functools import partial
 
 import numpy as np
 
-from lyapjax.proofs.checkpoint import state_of
 from lyapjax.proofs.definite import is_positive, multipliers_of, places
-from lyapjax.proofs.proving import Verdict
 from lyapjax.proofs.regional import (
     ROUNDING,
     Form,
+    Judged,
     Search,
-    counterexample,
+    branch_and_bound,
     least_squares,
     squares,
 )
@@ -78,12 +77,9 @@ class _Problem:
         T = np.zeros((batch, n, m))
         T[:, :, :n], Tr = 2 * form.P @ form.R, np.zeros((batch, n, m))
         Tr[:, :, :n] = 2 * n * ROUNDING * np.abs(form.P) @ np.abs(form.R)
-        self.least = np.zeros(batch)
         if form.features is not None:
             G, Gr = blocks[1][0]
             T, Tr = T + G, Tr + Gr + ROUNDING * np.abs(G)
-            low = found[1].values[0].ends[0]
-            self.least = np.maximum(np.nan_to_num(low, nan=0.0, posinf=0.0), 0.0)
         T, Tr = (v.swapaxes(-1, -2) for v in (T, Tr))
         C = T @ F
         S = np.abs(T) @ Fr + Tr @ (np.abs(F) + Fr) + n * ROUNDING * (np.abs(T) @ np.abs(F))
@@ -204,60 +200,21 @@ def is_readable(form: Form, x) -> bool:
     return True
 
 
-def search(
-    form: Form, x, level: float, max_boxes: int, deadline: float, tell=None, keep=None, known=None
-) -> Search:
-    """Branch and bound for one level; `keep` and `known` as in `regional.search`."""
-    n = len(x)
-    top = np.sqrt(squares(form, level, 0.0)) * (1 + 1e-12)
-    stack = [(np.full((1, n), -top), np.full((1, n), top))]
-    count, done = 0, []
-    if known is not None:
-        stack, done, count = state_of(known)
-    while stack:
-        over = count >= max_boxes or time.perf_counter() > deadline
-        if keep is not None:
-            keep(over, stack, done, count)
-        lo, hi = stack.pop()
-        if len(lo) > BATCH:
-            stack.append((lo[BATCH:], hi[BATCH:]))
-            lo, hi = lo[:BATCH], hi[:BATCH]
-        if over:
-            what = f"{count} boxes" if count >= max_boxes else "the time given"
-            return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
-        count += len(lo)
-        rho = np.full(len(lo), squares(form, level, 0.0))
-        kept = rho >= least_squares(lo, hi).sum(axis=1)
-        lo, hi, rho = lo[kept], hi[kept], rho[kept]
-        if not len(lo):
-            continue
-        with np.errstate(all="ignore"):
-            problem = _Problem(form, x, lo, hi, rho)
-            proved, t, point, weight = problem.prove(form.unit)
-        done.append((lo[proved], hi[proved], t[proved]))
-        if tell is not None:
-            tell(count, sum(len(s[0]) for s in stack) + int((~proved).sum()))
-        if proved.all():
-            continue
-        found = counterexample(form, x, level, point[~proved])
-        if found is not None:
-            reason = f"V does not fall at {found.tolist()}"
-            return Search(Verdict.REFUTED, reason, found, count, ())
-        if count >= max_boxes:
-            return Search(Verdict.UNKNOWN, f"not finished within {count} boxes", None, count, ())
-        with np.errstate(all="ignore"):
-            axis = _axes(form, x, problem, weight)[~proved]
-        lo, hi = lo[~proved], hi[~proved]
-        rows = np.arange(len(lo))
-        if ((hi - lo)[rows, axis] < SMALLEST * top).any():
-            i = int(np.argmin((hi - lo)[rows, axis]))
-            where = (x + form.R @ (0.5 * (lo + hi)[i])).tolist()
-            return Search(
-                Verdict.UNKNOWN, f"a smallest box is open, around {where}", None, count, ()
-            )
-        middle = 0.5 * (lo + hi)[rows, axis]
-        low, high = lo.copy(), hi.copy()
-        low[rows, axis] = high[rows, axis] = middle
-        stack.append((np.concatenate([lo, low]), np.concatenate([high, hi])))
-    boxes = tuple(np.concatenate(v) for v in zip(*done)) if done else ()
-    return Search(Verdict.PROVED, "", None, count, boxes)
+def _judge(form: Form, x, level: float, lo, hi) -> Judged | None:
+    """By sectors."""
+    rho = np.full(len(lo), squares(form, level, 0.0))
+    kept = rho >= least_squares(lo, hi).sum(axis=1)
+    lo, hi, rho = lo[kept], hi[kept], rho[kept]
+    if not len(lo):
+        return None
+    with np.errstate(all="ignore"):
+        problem = _Problem(form, x, lo, hi, rho)
+        proved, t, points, weight = problem.prove(form.unit)
+    return Judged(lo, hi, proved, t, points, lambda rest: _axes(form, x, problem, weight)[rest])
+
+
+def search(form: Form, x, level: float, *budget, **options) -> Search:
+    """`branch_and_bound` by sectors."""
+    judge = partial(_judge, form, x, level)
+    options = {"batch": BATCH, "smallest": SMALLEST, **options}
+    return branch_and_bound(judge, form, x, level, *budget, **options)
