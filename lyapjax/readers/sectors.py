@@ -35,14 +35,12 @@ class Sectors(NamedTuple):
       rows: for each output a list of columns (size, B), as values and radii; None is 0.
       differences: for each w the columns of its q, values and radii (B,).
       half: (p, B) h.
-      values: for each output an enclosure.
       bad: (B,) where nothing is known.
     """
 
     rows: list
     differences: list
     half: np.ndarray
-    values: list
     bad: np.ndarray
 
 
@@ -170,7 +168,6 @@ def sectors(
         [kept(output) for output in rows],
         [kept(found[p][0]) for p in used],
         half,
-        [known[k].value for k in program.outputs],
         bad | ~np.isfinite(half).all(axis=0),
     )
 
