@@ -11,7 +11,7 @@ from typing import Literal
 import matplotlib.pyplot as plt
 
 from experiments.phydi import table1
-from experiments.phydi.cells import SCALES
+from experiments.phydi.image_cells import SCALES
 
 
 @dataclasses.dataclass(frozen=True)
