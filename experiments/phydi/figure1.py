@@ -34,7 +34,7 @@ class Config:
     """Folder of the cells; None to forget them."""
 
 
-QUICK = Config(scale="digits", depths=(18,), num_seeds=1, inits=("phydi",), cells=None)
+QUICK = Config(scale="digits", depths=(18,), num_seeds=1, cells=None)
 
 
 def run(config: Config) -> dict:

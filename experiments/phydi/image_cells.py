@@ -53,7 +53,7 @@ class Scale:
 SCALES = {
     "paper": Scale(1.0, 50_000, 10_000, 1, 50, 0.8),
     "cpu": Scale(1 / 8, 5_000, 2_000, 4, 20, 0.35),
-    "digits": Scale(1 / 16, 256, 128, 1, 2, 0.8, digits=True),
+    "digits": Scale(1 / 16, 1_437, 360, 1, 8, 0.9, digits=True),
 }
 
 
