@@ -25,16 +25,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, unpacked
-from lyapjax.proofs.cutting import cut, divided, measure, widest
+from lyapjax.proofs import processes
+from lyapjax.proofs.branching import ROUND, End, Search
+from lyapjax.proofs.checkpoint import Checkpoint, stamp
 from lyapjax.proofs.statements import Bounding, Statement, statement_of
-from lyapjax.readers import intervals as ia
-from lyapjax.readers.compiled import SMALL, SMALL_BATCH, Bounded
-
-ROUND = 16_384  # boxes, at most
-NUM_TRIED = 3
-NUM_CLIMBS = 12
-CLIMB_AFTER = 8192
 
 
 class Verdict(enum.Enum):
@@ -104,55 +98,6 @@ def _check_boxes(lo, hi):
     if not (np.isfinite(lo).all() and np.isfinite(hi).all() and (lo <= hi).all()):
         raise ValueError("lo: expected finite corners with lo <= hi, and no NaN")
     return lo, hi
-
-
-def _climb(bounding: Bounding, lo, hi) -> np.ndarray:
-    """Points of the boxes, after steps uphill in the margin, or downhill where outside.
-
-    In floating point: these are only candidates.
-    """
-    forms, columns, least, most = bounding.statement.forms, np.arange(len(lo)), lo.T, hi.T
-    sign, index, offset = forms.sign[:, None], forms.index, forms.offset[:, None]
-    x, width = 0.5 * least + 0.5 * most, most - least
-    best, found = np.full(len(lo), -ia.INF), x.copy()
-    for turn in range(NUM_CLIMBS):
-        outputs, slopes = bounding.gradients(x)
-        values = sign * outputs[index] + offset
-        worst = np.argmax(values[1:], axis=0) + 1 if len(values) > 1 else None
-        here = np.full(len(lo), -1.0) if worst is None else values[worst, columns]
-        direction = sign[0] * slopes[index[0]]
-        if worst is not None:
-            back = -sign[worst, 0] * slopes[index[worst], :, columns].T
-            direction = np.where(here > 0, back, direction)
-        better = (here <= 0) & (values[0] > best)
-        best, found = np.where(better, values[0], best), np.where(better, x, found)
-        size = np.abs(direction * width).max(axis=0)
-        move = direction * width**2 / np.where((size > 0) & np.isfinite(size), size, ia.INF)
-        x = np.clip(x + np.nan_to_num(move) * 0.75**turn, least, most)
-    order = np.argsort(-best)[:NUM_TRIED]
-    return found.T[order[best[order] >= 0]]
-
-
-def _suspects(found: Bounded) -> np.ndarray:
-    """The centres that are the likeliest counterexamples, likeliest first, (k, n)."""
-    size = np.abs(found.value[np.isfinite(found.value)]).max(initial=0.0)
-    places = np.flatnonzero(~found.finished & (found.lack <= SMALL * size))
-    return found.centre.T[places[np.argsort(-found.value[places], kind="stable")[:NUM_TRIED]]]
-
-
-def _take(stack: list, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to that many boxes from the end of the list."""
-    los, his, count = [], [], 0
-    while stack and count < limit:
-        lo, hi = stack.pop()
-        if count + len(lo) > limit:
-            rest = limit - count
-            stack.append((lo[rest:], hi[rest:]))
-            lo, hi = lo[:rest], hi[:rest]
-        los.append(lo)
-        his.append(hi)
-        count += len(lo)
-    return np.concatenate(los), np.concatenate(his)
 
 
 def prove(
@@ -235,84 +180,60 @@ def prove_statement(
 ) -> Proof:
     """`prove`, of a statement that has been read."""
     start = time.perf_counter() if start is None else start
-    n = lo.shape[1]
     smallest = rtol * (hi.max(axis=0) - lo.min(axis=0))
     before = time.perf_counter()
-    bounding, climb_at = Bounding(statement, lo, hi, smallest), CLIMB_AFTER
+    bounding = Bounding(statement, lo, hi, smallest)
     start += time.perf_counter() - before  # compiling does not count
-    keeper, known = None, None
-    if checkpoint is not None:
+    search = Search(bounding, lo, hi, max_boxes, start + max_seconds)
+    keeper = None
+    if checkpoint is not None or processes.several():
         what = stamp(statement.program, tuple(statement.forms), lo, hi, rtol)
-        keeper = Checkpoint(checkpoint, what)
-        known = keeper.load()
-    everything, done_measure = measure(lo, hi), 0.0
-    # A few rounds of cutting blindly cost less than bounding boxes that are far too large.
-    lo, hi = divided(lo, hi, smallest, SMALL_BATCH)
-    stack, done, count = [(lo, hi)], [], 0
-    verdict, reason, point = Verdict.PROVED, "", None
-    hardest = None
-    if known is not None:
-        stack, done = unpacked("open", known), unpacked("done", known)
-        count, climb_at = (int(v) for v in known["counts"])
-        done_measure = float(known["measure"])
-    while stack:
-        over = count >= max_boxes or time.perf_counter() - start > max_seconds
-        if keeper is not None and count and (over or keeper.is_due):
-            counts = {"counts": np.array([count, climb_at]), "measure": done_measure}
-            keeper.save({**packed("open", stack), **packed("done", done), **counts})
-        if count and over:
-            what = f"{count} boxes" if count >= max_boxes else f"{max_seconds:g} seconds"
-            verdict, reason = Verdict.UNKNOWN, f"not finished within {what}"
+        processes.begin(search, what, checkpoint)
+        keeper = None if checkpoint is None else Checkpoint(checkpoint, what)
+    if keeper is not None:
+        search.restore(keeper.load())
+    while True:
+        together = search.count + ROUND
+        while search.is_open and search.count < together:
+            search.step()
+            if keeper is not None and (search.end.is_over or (search.is_open and keeper.is_due)):
+                keeper.save(search.state())
+            if callback_fn is not None:
+                callback_fn(search.measure / search.everything, search.count)
+        seconds = time.perf_counter() - start
+        if processes.several():
+            seconds = processes.exchange(search, seconds)
+        if not search.is_open:
             break
-        lo, hi = _take(stack, min(ROUND, max(max_boxes - count, SMALL_BATCH)))
-        found = bounding(lo, hi)
-        count += len(lo)
-        points, finished = _suspects(found), found.finished
-        open_ = ~finished
-        done.append((lo[finished], hi[finished]))
-        done_measure += measure(lo[finished], hi[finished])
-        lo, hi, upper, axes = lo[open_], hi[open_], found.upper[open_], found.axes[:, open_]
-        if count >= climb_at and len(lo) and not len(points):
-            climb_at = 4 * count
-            worst = np.argsort(-upper)[:SMALL_BATCH]
-            points = _climb(bounding, lo[worst], hi[worst])
-        for x in points:
-            if statement.refuted_at(x):
-                verdict, point = Verdict.REFUTED, x
-                reason = f"the margin is not negative at {x.tolist()}"
-                break
-        if callback_fn is not None:
-            callback_fn(done_measure / everything, count)
-        if verdict is Verdict.REFUTED:
-            break
-        if len(lo):
-            top = int(np.argmax(upper))
-            hardest = lo[top], hi[top]
-            new_lo, new_hi, stuck = cut(lo, hi, axes)
-            if stuck.any():
-                i = int(np.argmax(stuck))
-                hardest = (lo[i], hi[i])
-                verdict = Verdict.UNKNOWN
-                middle = (0.5 * lo[i] + 0.5 * hi[i]).tolist()
-                reason = f"a box of the smallest size is open, around {middle}"
-                break
-            if 4 * len(new_lo) <= SMALL_BATCH:  # places of a batch cost the same if empty
-                *finer, stuck = cut(new_lo, new_hi, widest(new_lo, new_hi, smallest))
-                new_lo, new_hi = (new_lo, new_hi) if stuck.any() else finer
-            stack.append((new_lo, new_hi))
-    if keeper is not None and verdict is not Verdict.UNKNOWN:
+    if keeper is not None and not search.end.is_over:
         keeper.remove()
+    return _proof(search, max_seconds, seconds)
+
+
+def _proof(search: Search, max_seconds: float, seconds: float) -> Proof:
+    """What a search that has ended says."""
+    end, share = search.end, search.measure / search.everything
+    verdict = {End.PROVED: Verdict.PROVED, End.REFUTED: Verdict.REFUTED}.get(end, Verdict.UNKNOWN)
+    point = search.point if end is End.REFUTED else None
+    if end is End.STUCK:
+        middle = (0.5 * search.hardest[0] + 0.5 * search.hardest[1]).tolist()
+    reason = {
+        End.PROVED: lambda: "",
+        End.REFUTED: lambda: f"the margin is not negative at {point.tolist()}",
+        End.STUCK: lambda: f"a box of the smallest size is open, around {middle}",
+        End.BOXES: lambda: f"not finished within {search.count} boxes",
+        End.SECONDS: lambda: f"not finished within {max_seconds:g} seconds",
+    }[end]()
     if verdict is Verdict.UNKNOWN:
-        reason += f"; {done_measure / everything:.3%} of the volume is proved"
-    empty = np.zeros((0, n))
+        reason += f"; {share:.3%} of the volume is proved"
+    proved = verdict is Verdict.PROVED
     return Proof(
         verdict,
         reason,
         point,
-        1.0 if verdict is Verdict.PROVED else min(done_measure / everything, 1.0),
-        count,
-        time.perf_counter() - start,
-        np.concatenate([empty, *(d[0] for d in done)]),
-        np.concatenate([empty, *(d[1] for d in done)]),
-        None if verdict is Verdict.PROVED else hardest,
+        1.0 if proved else min(share, 1.0),
+        search.count,
+        seconds,
+        *search.finished(),
+        None if proved else search.hardest,
     )

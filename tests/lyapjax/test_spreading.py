@@ -2,6 +2,7 @@
 
 import functools
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ import lyapjax as ly
 from lyapjax.proofs.statements import Bounding, statement_of
 from lyapjax.readers.compiled import SMALL_BATCH
 from lyapjax.readers.spreading import divided, side_by_side
-from tests.lyapjax.spread_proofs import outcomes
+from tests.lyapjax.spread_proofs import margin, oscillator, outcomes, wrong
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +27,16 @@ def in_a_process(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(
         command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def printed_by(process: subprocess.Popen) -> dict:
+    """What a process has found, when it has ended."""
+    try:
+        printed, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return json.loads(printed.splitlines()[-1])
 
 
 @pytest.mark.parametrize("large", [None, 100, 2048])
@@ -73,11 +84,9 @@ def test_bounds_do_not_depend_on_the_batches_they_are_computed_in():
 
 
 def test_proofs_are_the_same_on_several_devices():
-    process = in_a_process("tests.lyapjax.spread_proofs", "3")
+    process = in_a_process("tests.lyapjax.spread_proofs", "devices", "3")
     here = outcomes()
-    printed, errors = process.communicate(timeout=300)
-    assert process.returncode == 0, errors
-    there = json.loads(printed.splitlines()[-1])
+    there = printed_by(process)
     assert there.pop("devices") == 3
     # For each of two statements the small batch, on one device, and the large one on all.
     assert there.pop("compiled") == 4
@@ -85,3 +94,31 @@ def test_proofs_are_the_same_on_several_devices():
     assert here["true"][0] == ly.Verdict.PROVED.value
     assert here["false"][0] == ly.Verdict.REFUTED.value
     assert here["true"][1] > 5000
+
+
+def test_two_processes_share_a_proof_and_agree(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    path = tmp_path / "proof.json"
+    arguments = ("tests.lyapjax.spread_proofs", "processes", port)
+    processes = [in_a_process(*arguments, str(number), str(path)) for number in range(2)]
+    first, second = (printed_by(process) for process in processes)
+    assert first == second
+    lo, hi = np.full(2, -2.0), np.full(2, 2.0)
+    alone = ly.prove(margin, lo, hi, max_seconds=300.0)
+    assert first["true"][0] == alone.verdict.value == "PROVED"
+    assert first["true"][1] == pytest.approx(alone.num_boxes, rel=0.1)
+    # The counterexample lies in the share of one of the two.
+    assert first["false"][0] == "REFUTED"
+    assert float(wrong(jnp.asarray(first["false"][3]))) >= 0
+    assert first["budget"][0] == "UNKNOWN"
+    assert 3000 <= first["budget"][1] < 3000 + 2 * SMALL_BATCH
+    assert "% of the volume is proved" in first["budget"][2]
+    assert first["different"].startswith("prove: expected the same statement in all processes")
+    assert first["checkpoint"].startswith("checkpoint: expected None")
+    assert first["verify"][0] == "PROVED"
+    V, f, domain = oscillator()
+    assert first["verify"][1] == ly.verify(V, f, domain).level
+    replay = ly.replay(path)
+    assert replay.verdict is ly.Verdict.PROVED, replay.reason
