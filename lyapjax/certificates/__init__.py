@@ -6,6 +6,7 @@ claims          what the file of verify claims, in terms of derivatives in ball 
 regions         what the file of verify_region claims, and its check
 sectors         the check of its boxes, where it was proved by sectors
 factors         programs as linear maps with named factors, in balls
+ranges          what a function of one variable takes on over a range
 forms           numbers on a box to first order, in balls
 slopes          secant matrices and Jacobians of such numbers
 covers          whether the boxes cover what they have to

@@ -15,18 +15,17 @@ solution of M a = b is C⁻¹ (b - Σ_j w_ij), w_ij = d_ij a_j, about the middle
 there are does not depend on the box: the multipliers of a certificate come in their order.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from flint import arb, arb_mat
 
 from lyapjax.certificates.checking import is_definite
-from lyapjax.certificates.forms import UNIT, ZERO, curve, meet
+from lyapjax.certificates.forms import UNIT, ZERO, curve
+from lyapjax.certificates.ranges import divided_differences, values
 from lyapjax.readers.jets import UNKNOWN, interpret
 from lyapjax.readers.program import Program, Step
 
-NUM_PIECES = 8  # of a range, to know it of a function
 MAX, RECIPROCAL = (Step(op, (), params, ()) for op, params in (("max", ()), ("integer_pow", (-1,))))
 
 
@@ -236,11 +235,11 @@ class Reading:
             return Entry(star, star, NOTHING, None if a.rate is None else NOTHING)
         if not a.value.is_finite():
             self.is_known = False
-        value = _range(lambda v: curve(step, v)[0], lambda v: curve(step, v)[1], a.value)
-        change = self.times(_divided_difference(step, a.value, a.star), a.change)
+        value = values(lambda v: curve(step, v)[0], lambda v: curve(step, v)[1], a.value)
+        change = self.times(divided_differences(step, a.value, a.star), a.change)
         rate = None
         if a.rate is not None:
-            slope = _range(lambda v: curve(step, v)[1], lambda v: curve(step, v)[2], a.value)
+            slope = values(lambda v: curve(step, v)[1], lambda v: curve(step, v)[2], a.value)
             rate = self.times(slope, a.rate)
         return Entry(value, star, change, rate, a.reached, a.moving | a.reached)
 
@@ -281,11 +280,12 @@ class Reading:
             self.factors[start + p] = self.factors[start + p]._replace(rows=changes[j].rows)
         middle = inverse * arb_mat([[entry.value] for entry in b])
         reach = _solution_reach(inverse * D, middle)
-        values = [UNKNOWN if reach is None else middle[i, 0] + reach[i] * UNIT for i in range(n)]
-        return [
-            self.made(Entry(value, star[i, 0], changes[i], None, reached, moving))
-            for i, value in enumerate(values)
-        ]
+        entries = []
+        for i in range(n):
+            value = UNKNOWN if reach is None else middle[i, 0] + reach[i] * UNIT
+            entry = Entry(value, star[i, 0], changes[i], None, reached, moving)
+            entries.append(self.made(entry))
+        return entries
 
 
 def _negative(a: Entry) -> Entry:
@@ -324,56 +324,3 @@ def _most(values: list[arb]) -> arb:
     for value in values[1:]:
         found = found.max(value)
     return arb(found.upper())
-
-
-def _ends(whole: arb) -> list[arb]:
-    """Where a range is divided, its ends included."""
-    low, high = arb(whole.lower()), arb(whole.upper())
-    return [*(low + (high - low) * k / NUM_PIECES for k in range(NUM_PIECES)), high]
-
-
-def _range(at: Callable, slope: Callable, whole: arb) -> arb:
-    """The values of a function on a range, from values at ends of parts and slopes on them.
-
-    Within a part a value is above the larger end by no more than a rise from it, or a fall to it,
-    over the width of the part: by nothing where the function is monotone.
-    """
-    if not whole.is_finite():
-        return UNKNOWN
-    if whole.rad() < 1e-20:
-        return at(whole)
-    found, (first, *rest) = None, _ends(whole)
-    here = at(first)
-    for a, b in zip((first, *rest), rest):
-        rate = slope(a.union(b))
-        one, here = here, at(b)
-        rise, fall = (arb(v.upper()).max(ZERO) for v in (rate, -rate))
-        beyond = rise.min(fall) * (b - a)
-        part = one.union(here) + beyond * UNIT
-        if not (part.is_finite() and rate.is_finite()):
-            return UNKNOWN
-        found = part if found is None else found.union(part)
-    return found
-
-
-def _divided_difference(step: Step, whole: arb, star: arb) -> arb:
-    """φ[x, x*] over a range of x, a mean of φ' between the two.
-
-    It changes with x at the rate φ[x, x, x*] = (φ'(x) - φ[x, x*]) / (x - x*) = φ''(ξ)/2.
-    """
-    there = curve(step, star)[0]
-
-    def at(v: arb) -> arb:
-        if (v - star).contains(0) or abs(v - star) < 1e-9:
-            return curve(step, v.union(star))[1]
-        return (curve(step, v)[0] - there) / (v - star)
-
-    def rate(v: arb) -> arb:
-        _, mean, bend = curve(step, v.union(star))
-        if (v - star).contains(0):
-            return bend / 2
-        value, slope, _ = curve(step, v)
-        found = meet(mean, (value - there) / (v - star))
-        return meet(bend / 2, (slope - found) / (v - star))
-
-    return _range(at, rate, whole) if star.is_finite() else UNKNOWN

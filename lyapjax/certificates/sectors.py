@@ -80,7 +80,7 @@ def _matrix(rows: list[dict], columns: dict[int, int]) -> arb_mat:
     return found
 
 
-def _falls(claim: RegionClaim, form: Reduced, lo, hi, multipliers: list[float]) -> bool:
+def falls(claim: RegionClaim, form: Reduced, lo, hi, multipliers: list[float]) -> bool:
     """Whether the multipliers prove V̇ < 0 on a box."""
     n, m = len(claim.x), form.C.nrows()
     p = m - n
@@ -133,8 +133,8 @@ def _falling(claim: RegionClaim, boxes, budget: Budget) -> int:
         form = reduced(claim, *part)
         if form is not None and len(form.half) != len(row) - 1 - n:
             raise Failed(f"falling: expected {len(form.half)} factors, got {len(row) - 1 - n}")
-        if form is None or not _falls(claim, form, lo, hi, row):
-            give_up("falling", lo, hi, MAX_DEPTH)
+        if form is None or not falls(claim, form, lo, hi, row):
+            give_up("falling", lo, hi, MAX_DEPTH)  # the parts of a box have other middles
     return count
 
 
@@ -157,7 +157,7 @@ def witness(claim: RegionClaim, los: np.ndarray, his: np.ndarray):
         if known:
             n = len(claim.x)
             lo, hi = (np.stack([box[side] for box, _, _ in known]) for side in (0, 1))
-            form = _inexact([form for _, _, form in known], lo, hi, float(claim.rho.upper()))
+            form = inexact([form for _, _, form in known], lo, hi, float(claim.rho.upper()))
             if unit is None:
                 unit = float(np.median(np.abs(np.linalg.eigvalsh(form.C[0, :n, :n]))))
             proved, t, _, _ = form.prove(unit)
@@ -176,7 +176,7 @@ def witness(claim: RegionClaim, los: np.ndarray, his: np.ndarray):
     return tuple(np.stack(v) for v in zip(*found))
 
 
-def _inexact(forms: list[Reduced], lo, hi, rho: float) -> Inequality:
+def inexact(forms: list[Reduced], lo, hi, rho: float) -> Inequality:
     """The inequalities of boxes in floats."""
 
     def floats(values) -> np.ndarray:
