@@ -1,16 +1,19 @@
 """Beyond six states: regions of LQR's V for links and a quadrotor in space, up to twelve states.
 
-How the cost of `verify_region` grows with the dimension, and how far it goes in ten minutes.
+How the cost of `verify_region` grows with the dimension, and how far it goes in ten minutes. Each
+proof becomes a certificate, which is replayed in ball arithmetic.
 """
 
 import dataclasses
 import time
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullFormatter
 
 import lyapjax as ly
+from experiments.lyapjax.study import checked
 
 SYSTEMS = {
     "ducted fan": ly.systems.ducted_fan,
@@ -30,13 +33,15 @@ class Config:
     """Names in `SYSTEMS`."""
     max_seconds: float = 600.0
     """Budget of each proof; the quick form proves smaller levels in its few seconds."""
+    certificates: Path | None = None
+    """Folder in which to keep the certificates of the proofs."""
 
 
 QUICK = Config(systems=("ducted fan", "2 links", "3 links", "quadrotor in space"), max_seconds=4.0)
 
 
-def _study(name: str, max_seconds: float) -> dict:
-    """The proof, and when which level was proved."""
+def _study(name: str, max_seconds: float, folder: Path | None) -> dict:
+    """The proof, when which level was proved, and the certificate replayed."""
     system = SYSTEMS[name]()
     regulator = ly.lqr(system)
     f = system.closed_loop(ly.linear_controller(system, regulator.K))
@@ -50,6 +55,8 @@ def _study(name: str, max_seconds: float) -> dict:
         f, regulator.P, system.domain, max_seconds=max_seconds, callback_fn=note
     )
     first = course[0][0] if course else np.nan
+    path = None if folder is None else folder / f"{name.replace(' ', '-')}.cert.npz"
+    replay, writing, replaying = checked(proof, path)
     return {
         "row": {
             "system": name,
@@ -62,6 +69,9 @@ def _study(name: str, max_seconds: float) -> dict:
             "multipliers a box": proof.multipliers.shape[1],
             "seconds to the first level": first,
             "seconds": proof.seconds,
+            "certificate, replayed": replay,
+            "seconds of writing it": writing,
+            "seconds of replaying it": replaying,
         },
         "course": course,
     }
@@ -69,7 +79,7 @@ def _study(name: str, max_seconds: float) -> dict:
 
 def run(config: Config) -> dict:
     """A proof of each system."""
-    found = {name: _study(name, config.max_seconds) for name in config.systems}
+    found = {name: _study(name, config.max_seconds, config.certificates) for name in config.systems}
     return {
         "table": [one["row"] for one in found.values()],
         "series": {name: one["course"] for name, one in found.items()},
@@ -97,10 +107,12 @@ def plot(results: dict):
         for key, marker, color in (
             ("boxes of the proof", "o", "C0"),
             ("seconds to the first level", "s", "C1"),
+            ("seconds of replaying it", "^", "C2"),
         ):
             axes[1].semilogy(row["states"], row[key], marker, color=color)
     axes[1].plot([], [], "o", color="C0", label="boxes of the proof")
     axes[1].plot([], [], "s", color="C1", label="seconds to the first level")
+    axes[1].plot([], [], "^", color="C2", label="seconds of replaying the certificate")
     axes[1].set_xlabel("states")
     axes[1].legend(fontsize=8)
     return figure

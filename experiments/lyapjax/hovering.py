@@ -1,6 +1,7 @@
 """Learn, prove and draw one system of four or six states: what its experiments have in common."""
 
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,13 +9,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lyapjax as ly
-from experiments.lyapjax.study import LQR, OURS, trajectories
+from experiments.lyapjax.study import LQR, OURS, checked, trajectories
 from lyapjax.growth import controller, value
 
 
 def study_region(
     system: ly.System, *, sees: tuple[int, ...], seed: int, num_steps: int, max_seconds: float,
-    plane: tuple[int, int], seconds: float, level: float | None = None,
+    plane: tuple[int, int], seconds: float, certificate: Path | None,
+    level: float | None = None,
 ) -> dict:  # fmt: skip
     """LQR's certified region, and that of a learned V and controller."""
     regulator = ly.lqr(system)
@@ -27,6 +29,7 @@ def study_region(
     jax.block_until_ready(candidate.L)
     learning = time.perf_counter() - start
     ours = ly.verify_candidate(candidate, system, max_seconds=max_seconds)
+    replay, writing, replaying = checked(ours, certificate)
     ratio = ours.volume / lqr.volume if lqr.volume else np.nan
     rows = [
         {"quantity": "learned: whole proof", "paper": "relaxed", "here": ours.verdict.value},
@@ -40,6 +43,9 @@ def study_region(
         {"quantity": "certified volume over LQR's", "paper": None, "here": ratio},
         {"quantity": "seconds of learning", "paper": None, "here": learning},
         {"quantity": "seconds of proving", "paper": None, "here": ours.seconds},
+        {"quantity": "learned: its certificate, replayed", "paper": None, "here": replay},
+        {"quantity": "seconds of writing the certificate", "paper": None, "here": writing},
+        {"quantity": "seconds of replaying it", "paper": None, "here": replaying},
         {"quantity": "seconds of proving LQR", "paper": None, "here": lqr.seconds},
     ]
     at = np.asarray(system.equilibrium[0])
