@@ -97,7 +97,7 @@ def run(config: Config) -> dict:
             "goal": cells[np.asarray(world.goals)],
             "beta": config.betas[-1],
         },
-        "notes": "The walk is symmetric, so left alone it visits cells by their number of moves.",
+        "notes": ["The walk is symmetric, so left alone it visits cells by their number of moves."],
     }
 
 

@@ -221,7 +221,7 @@ def run(config: Config) -> dict:
 def plot(results: dict):
     """Abscissa over α; the search; the ODE's orbits; λ over time by clock."""
     s = results["series"]
-    figure, panels = plt.subplots(2, 2, figsize=(10, 7.2))
+    figure, panels = plt.subplots(2, 2, figsize=(10, 7.2), layout="constrained")
     axes = panels[0, 0]
     for name in ("D arbitrary", "D invariant law"):
         axes.semilogx(s[name]["alpha"], s[name]["abscissa"], label=name)

@@ -152,7 +152,10 @@ def study(
             "ours": trajectories(f, starts, seconds, 400)[:, ::2],
             "lqr": trajectories(f_lqr, starts, seconds, 400)[:, ::2],
         },
-        "notes": {"reason": result.reason, "boxes": boxes, "name": system.name},
+        "notes": [
+            *([result.reason] if result.reason else []),
+            "Boxes: " + ", ".join(f"{number:,} for {name}" for name, number in boxes.items()) + ".",
+        ],
     }  # fmt: skip
 
 
@@ -198,10 +201,9 @@ def draw(results: dict):
     per = max(len(risk) // max(len(s["coverage"]), 1), 1)
     c.plot(per * (1 + np.arange(len(s["coverage"]))), s["coverage"], label="share of D covered")
     count = np.bincount(points[:, 0].astype(int), minlength=len(s["coverage"]))
-    c.step(
-        per * (1 + np.arange(len(count))), count / max(count.max(initial=0), 1), lw=0.8,
-        label=f"new counterexamples / {count.max(initial=0)}",
-    )  # fmt: skip
+    if most := count.max(initial=0):
+        label = f"new counterexamples / {most}"
+        c.step(per * (1 + np.arange(len(count))), count / most, lw=0.8, label=label)
     c.set_ylim(-1.2, 2)
     c.set_xlabel("step of Adam")
     c.set_title("learning")

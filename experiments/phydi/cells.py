@@ -1,24 +1,23 @@
-"""Cells of the image tables: one network trained once, resumable, kept in a folder of its own.
+"""Cells of the tables: one network trained once, resumable, kept in a folder of its own.
 
     <folder>/<cell>/metrics.jsonl, checkpoints/    written while it trains
     <folder>/<cell>/result.json                    when it has ended; such a cell never runs again
 
-A cell ends at the target, after the last epoch, or where the loss ceases to be a number.
+A cell ends at the target, after the last epoch, or where the loss ceases to be a number. What is
+trained, on what, and for how long, is said in `image_cells` and `language_cells`.
 """
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 
 import jax
-import numpy as np
-from flax import nnx
 from rich.console import Console
 from rich.progress import Progress
 
@@ -28,172 +27,76 @@ from experiments.runner import write_json
 console = Console(stderr=True)
 
 
-@dataclasses.dataclass(frozen=True)
-class Scale:
-    """What a preset trains on, and for how long."""
-
-    width: float
-    """Multiplier of the channels."""
-    num_train: int
-    """Training images, the first so many."""
-    num_test: int
-    """Test images, the first so many."""
-    shrink: int
-    """Pixels a side that are averaged into one."""
-    max_epochs: int
-    """After how many to give up."""
-    target: float
-    """Test accuracy to reach."""
-    digits: bool = False
-    """Scikit-learn's digits instead of CIFAR-10."""
-
-    @property
-    def cut(self) -> str:
-        """What differs from the paper's setting."""
-        parts = []
-        if self.digits:
-            parts.append("digits instead of CIFAR-10")
-        if self.width != 1:
-            parts.append(f"width 1/{round(1 / self.width)}")
-        if not self.digits and self.num_train < 50_000:
-            parts.append(f"{self.num_train:,} of 50,000 training images")
-        if not self.digits and self.num_test < 10_000:
-            parts.append(f"{self.num_test:,} of 10,000 test images")
-        if self.shrink > 1:
-            parts.append(f"{32 // self.shrink} pixels a side")
-        if self.target != 0.8:
-            parts.append(f"target {self.target:.0%} instead of 80%")
-        parts.append(f"at most {self.max_epochs} epochs")
-        return "; ".join(parts)
+def stamp(cell, preset) -> str:
+    """Of all settings of a cell and its preset: what differs in any of them is another cell."""
+    return hashlib.sha256(repr((cell, preset)).encode()).hexdigest()[:8]
 
 
-SCALES = {
-    "paper": Scale(1.0, 50_000, 10_000, 1, 50, 0.8),
-    "cpu": Scale(1 / 8, 5_000, 2_000, 4, 20, 0.35),
-    "digits": Scale(1 / 16, 256, 128, 1, 2, 0.8, digits=True),
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Cell:
-    """One network, trained once."""
-
-    depth: int
-    n: int
-    init: str
-    seed: int
-    batch_size: int = 64
-    learning_rate: float = 0.01
-
-    def name(self, scale: str) -> str:
-        """Of its folder: what it is, and a stamp of all settings of the preset."""
-        stamp = repr((self, SCALES[scale])).encode()
-        stamp = hashlib.sha256(stamp).hexdigest()[:8]
-        rate = f"{self.learning_rate:g}"
-        return (
-            f"{scale}-resnet{self.depth}-n{self.n}-{self.init}-batch{self.batch_size}"
-            f"-rate{rate}-seed{self.seed}-{stamp}"
-        )
-
-
-def _shrunk(images: phydi.Images, num: int, factor: int) -> phydi.Images:
-    image = images.image[:num]
-    if factor > 1:
-        rows, height, width, channels = image.shape
-        shape = (rows, height // factor, factor, width // factor, factor, channels)
-        image = np.rint(image.reshape(shape).mean((2, 4))).astype(np.uint8)
-    return phydi.Images(image, images.label[:num], images.names)
-
-
-@functools.cache
-def _loaded(scale: str, data: Path | None) -> tuple[phydi.Images, phydi.Images]:
-    preset = SCALES[scale]
-    train, test = phydi.digits() if preset.digits else phydi.cifar10(data)
-    return (
-        _shrunk(train, preset.num_train, preset.shrink),
-        _shrunk(test, preset.num_test, preset.shrink),
-    )
-
-
-def _fit(cell: Cell, scale: str, data: Path | None, folder: Path, callback, devices) -> dict:
-    preset = SCALES[scale]
-    train, test = (phydi.prepare(images, n=cell.n) for images in _loaded(scale, data))
-    # The released code's distributions: they decide how large a step of 0.01 is.
-    start = {"algebra_init": phydi.released_algebra, "kernel_init": phydi.released_kernel(cell.n)}
-    model = phydi.PHResNet(
-        cell.depth,
-        n=cell.n,
-        num_classes=10,
-        width=preset.width,
-        init=cell.init,
-        rngs=nnx.Rngs(cell.seed),
-        **start,
-    )
-    batches = phydi.shuffled_batches(train, cell.batch_size)
+def train(cell, preset, model, batches, loss_fn, optimizer, *, batch_size, folder, **options):
+    """Train until the target, the last epoch or a loss that is no number: what is kept of it."""
+    devices = jax.devices() if batch_size % len(jax.devices()) == 0 else jax.devices()[:1]
     try:
-        fitted = phydi.fit(
+        status = phydi.fit(
             model,
             batches,
-            phydi.classification_loss,
-            phydi.sgd(cell.learning_rate),
+            loss_fn,
+            optimizer,
             key=jax.random.key(cell.seed),
             num_epochs=preset.max_epochs,
-            test_data=phydi.ordered_batches(test, 500),
-            stop_fn=lambda record: record["test_accuracy"] >= preset.target,
-            callback=callback,
-            log_steps=10,
             folder=folder,
-            checkpoint_steps=200,
             devices=devices,
-        )
-        status = fitted.status
+            **options,
+        ).status
     except FloatingPointError as error:
         status = f"diverged: {error}".split(";")[0]
-    records = [record for record in phydi.read_records(folder) if record["kind"] == "epoch"]
     return {
         "cell": dataclasses.asdict(cell),
         "scale": dataclasses.asdict(preset),
         "status": status,
         "steps_per_epoch": batches.num_batches,
-        "epochs": records,
+        "epochs": [r for r in phydi.read_records(folder) if r["kind"] == "epoch"],
     }
 
 
-def run_cell(cell: Cell, scale: str, data: Path | None, folder: Path, progress=None) -> dict:
-    """The result of a cell, from its folder if it is there."""
-    place = Path(folder) / cell.name(scale)
+def run_cells(
+    cells: dict[str, Callable[..., dict]],
+    max_epochs: int,
+    folder: Path | None,
+    say: Callable[[dict], str],
+) -> list[dict]:
+    """The results of cells, by the names of their folders; those of no folder are forgotten.
+
+    Each is a function (place, callback) -> result; `say` puts a record of training into words.
+    """
+    context = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
+    with context as place, Progress(console=console, transient=True) as progress:
+        return [
+            _run(name, fit, max_epochs, Path(place) / name, say, progress)
+            for name, fit in cells.items()
+        ]
+
+
+def _run(name: str, fit, max_epochs: int, place: Path, say, progress: Progress) -> dict:
     path = place / "result.json"
     if path.exists():
         return json.loads(path.read_text())
-    task = progress.add_task(cell.name(scale), total=SCALES[scale].max_epochs) if progress else None
+    task = progress.add_task(name, total=max_epochs)
 
     def show(record: dict) -> None:
-        if task is None:
-            return
-        loss = f"loss {record['train_loss']:.3f}"
-        accuracy = record.get("test_accuracy")
-        text = loss if accuracy is None else f"{loss}, test accuracy {accuracy:.3f}"
         done = record["epoch"] - (0 if record["kind"] == "epoch" else 0.5)
-        progress.update(task, completed=done, description=f"{cell.name(scale)} {text}")
+        progress.update(task, completed=done, description=f"{name} {say(record)}")
 
-    number = len(jax.devices())
-    devices = jax.devices() if cell.batch_size % number == 0 else jax.devices()[:1]
-    found = _fit(cell, scale, data, place, show, devices)
+    found = fit(place, show)
     write_json(path, found)
-    if task is not None:
-        progress.remove_task(task)
+    progress.remove_task(task)
     return found
 
 
-def run_cells(cells: list[Cell], scale: str, data: Path | None, folder: Path | None) -> list[dict]:
-    """The results of cells, in their order; those of no folder are forgotten."""
-    if scale not in SCALES:
-        raise ValueError(f"scale: expected one of {', '.join(SCALES)}, got {scale!r}")
-    if not SCALES[scale].digits:
-        data = data_folder(data)
-    context = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
-    with context as place, Progress(console=console, transient=True) as progress:
-        return [run_cell(cell, scale, data, Path(place), progress) for cell in cells]
+def find_scale(scales: dict, scale: str):
+    """The preset of that name."""
+    if scale not in scales:
+        raise ValueError(f"scale: expected one of {', '.join(scales)}, got {scale!r}")
+    return scales[scale]
 
 
 def data_folder(data: Path | None) -> Path:

@@ -11,7 +11,7 @@ from typing import Literal
 import matplotlib.pyplot as plt
 
 from experiments.phydi import table1
-from experiments.phydi.cells import SCALES
+from experiments.phydi.image_cells import SCALES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Config:
     """Folder of the cells; None to forget them."""
 
 
-QUICK = Config(scale="digits", depths=(18,), num_seeds=1, inits=("phydi",), cells=None)
+QUICK = Config(scale="digits", depths=(18,), num_seeds=1, cells=None)
 
 
 def run(config: Config) -> dict:

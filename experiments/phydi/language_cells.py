@@ -1,32 +1,16 @@
-"""Cells of Figure 4: one language model trained once, resumable, kept in a folder of its own.
-
-    <folder>/<cell>/metrics.jsonl, checkpoints/    written while it trains
-    <folder>/<cell>/result.json                    when it has ended; such a cell never runs again
-
-A cell ends at the target perplexity, after the last epoch, or where the loss is no number.
-"""
+"""Cells of Figure 4: one hypercomplex language model trained once on text."""
 
 import dataclasses
 import functools
-import hashlib
-import json
 import math
-import tempfile
-from contextlib import nullcontext
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from rich.console import Console
-from rich.progress import Progress
 
 import phydi
-from experiments.phydi.cells import data_folder
-from experiments.runner import write_json
-
-console = Console(stderr=True)
+from experiments.phydi import cells as kept
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +78,7 @@ class Cell:
 
     def name(self, scale: str) -> str:
         """Of its folder: what it is, and a stamp of all settings of the preset."""
-        stamp = hashlib.sha256(repr((self, SCALES[scale])).encode()).hexdigest()[:8]
+        stamp = kept.stamp(self, SCALES[scale])
         return f"{scale}-layers{self.depth}-n{self.n}-{self.norm}-seed{self.seed}-{stamp}"
 
 
@@ -146,79 +130,52 @@ def _first(words: np.ndarray, most: int | None, batch_size: int):
     return phydi.text_batches(words, batch_size)
 
 
+def _perplexity(loss: float) -> float:
+    return math.exp(min(loss, 700.0))
+
+
 def _fit(cell: Cell, scale: str, data: Path | None, folder: Path, callback) -> dict:
     preset = SCALES[scale]
     corpus = _loaded(scale, data)
     train = _first(corpus.train, preset.num_train, preset.batch_size)
-    valid = _first(corpus.valid, preset.num_valid, preset.batch_size)
     model = model_of(cell, scale)
-    devices = jax.devices() if preset.batch_size % len(jax.devices()) == 0 else jax.devices()[:1]
-    try:
-        status = phydi.fit(
-            model,
-            train,
-            phydi.language_loss,
-            phydi.adagrad(cell.learning_rate, steps_per_epoch=train.num_batches),
-            key=jax.random.key(cell.seed),
-            num_epochs=preset.max_epochs,
-            test_data=valid,
-            stop_fn=lambda record: record["test_loss"] <= math.log(preset.target),
-            callback=callback,
-            log_steps=20,
-            folder=folder,
-            checkpoint_steps=100,
-            devices=devices,
-        ).status
-    except FloatingPointError as error:
-        status = f"diverged: {error}".split(";")[0]
-    records = [record for record in phydi.read_records(folder) if record["kind"] == "epoch"]
-    found = {
-        "cell": dataclasses.asdict(cell),
-        "scale": dataclasses.asdict(preset),
-        "status": status,
-        "steps_per_epoch": train.num_batches,
-        "epochs": [
-            record | {"perplexity": math.exp(min(record["test_loss"], 700.0))} for record in records
-        ],
-    }
+    found = kept.train(
+        cell,
+        preset,
+        model,
+        train,
+        phydi.language_loss,
+        phydi.adagrad(cell.learning_rate, steps_per_epoch=train.num_batches),
+        batch_size=preset.batch_size,
+        folder=folder,
+        test_data=_first(corpus.valid, preset.num_valid, preset.batch_size),
+        stop_fn=lambda record: record["test_loss"] <= math.log(preset.target),
+        callback=callback,
+        log_steps=20,
+        checkpoint_steps=100,
+    )
+    for record in found["epochs"]:
+        record["perplexity"] = _perplexity(record["test_loss"])
     if cell.norm == "phydi":
         alpha = np.abs(np.asarray(model.layers.blocks.alpha[...]))
         found["alpha"] = {"mean": float(alpha.mean()), "largest": float(alpha.max())}
     return found
 
 
-def run_cell(cell: Cell, scale: str, data: Path | None, folder: Path, progress=None) -> dict:
-    """The result of a cell, from its folder if it is there."""
-    name = cell.name(scale)
-    place = Path(folder) / name
-    path = place / "result.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    task = progress.add_task(name, total=SCALES[scale].max_epochs) if progress else None
-
-    def show(record: dict) -> None:
-        if task is None:
-            return
-        text = f"{name} perplexity {math.exp(min(record['train_loss'], 700.0)):.0f}"
-        if "test_loss" in record:
-            text += f", validation {math.exp(min(record['test_loss'], 700.0)):.0f}"
-        done = record["epoch"] - (0 if record["kind"] == "epoch" else 0.5)
-        progress.update(task, completed=done, description=text)
-
-    found = _fit(cell, scale, data, place, show)
-    write_json(path, found)
-    if task is not None:
-        progress.remove_task(task)
-    return found
+def _say(record: dict) -> str:
+    text = f"perplexity {_perplexity(record['train_loss']):.0f}"
+    if "test_loss" in record:
+        text += f", validation {_perplexity(record['test_loss']):.0f}"
+    return text
 
 
 def run_cells(cells: list[Cell], scale: str, data: Path | None, folder: Path | None) -> list[dict]:
     """The results of cells, in their order; those of no folder are forgotten."""
-    if not SCALES[scale].python:
-        data = data_folder(data)
-    context = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
-    with context as place, Progress(console=console, transient=True) as progress:
-        return [run_cell(cell, scale, data, Path(place), progress) for cell in cells]
+    preset = kept.find_scale(SCALES, scale)
+    if not preset.python:
+        data = kept.data_folder(data)
+    runs = {cell.name(scale): functools.partial(_fit, cell, scale, data) for cell in cells}
+    return kept.run_cells(runs, preset.max_epochs, folder, _say)
 
 
 def epochs_to(perplexities: list[float], target: float) -> int | None:

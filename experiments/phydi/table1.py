@@ -11,7 +11,8 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
-from experiments.phydi.cells import SCALES, Cell, epochs_to, mean_and_error, run_cells
+from experiments.phydi.cells import epochs_to, mean_and_error
+from experiments.phydi.image_cells import SCALES, Cell, run_cells
 from experiments.phydi.plotting import epochs_against_depth
 
 COLOURS = {"standard": "C0", "wkp": "C2", "phydi": "C1", "fixup": "C3"}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from experiments.phydi import table1
-from experiments.phydi.cells import SCALES
+from experiments.phydi.image_cells import SCALES
 
 PAPER = {
     (18, 2): {"standard": (21.86, 3.14, 3), "wkp": (17.17, 3.35, 3), "phydi": (10.00, 1.22, None)},

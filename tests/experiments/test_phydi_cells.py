@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import phydi
-from experiments.phydi import cells, table1, table2
-from experiments.phydi.cells import Cell, epochs_to, mean_and_error
+from experiments.phydi import image_cells as cells
+from experiments.phydi import table1, table2
+from experiments.phydi.cells import epochs_to, mean_and_error
+from experiments.phydi.image_cells import Cell
 
 CELL = Cell(18, 4, "phydi", 0)
 
