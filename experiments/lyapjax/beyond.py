@@ -61,17 +61,15 @@ def _study(name: str, max_seconds: float, folder: Path | None) -> dict:
         "row": {
             "system": name,
             "states": system.state_dim,
-            "verdict": proof.verdict.value,
             "level": proof.level,
             "volume": proof.volume,
-            "boxes of the proof": len(proof.lo),
+            "boxes": len(proof.lo),
             "boxes bounded": proof.num_boxes,
-            "multipliers a box": proof.multipliers.shape[1],
-            "seconds to the first level": first,
-            "seconds": proof.seconds,
-            "certificate, replayed": replay,
-            "seconds of writing it": writing,
-            "seconds of replaying it": replaying,
+            "first level (s)": first,
+            "proof (s)": proof.seconds,
+            "file (s)": writing,
+            "replay (s)": replaying,
+            "replay": replay,
         },
         "course": course,
     }
@@ -83,14 +81,18 @@ def run(config: Config) -> dict:
     return {
         "table": [one["row"] for one in found.values()],
         "series": {name: one["course"] for name, one in found.items()},
-        "notes": {"budget of each": config.max_seconds},
+        "budget": config.max_seconds,
+        "notes": [
+            f"Each proof had {config.max_seconds:g} s for as large a level as it gets.",
+            "Boxes bounded are those of all levels tried; a replay reads the proof from its file.",
+        ],
     }
 
 
 def plot(results: dict):
     """Proved levels over time, and the size of the proofs over the number of states."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    budget = results["notes"]["budget of each"]
+    budget = results["budget"]
     for name, course in results["series"].items():
         best = np.maximum.accumulate([level for _, level in course])
         if not len(best):
@@ -105,9 +107,9 @@ def plot(results: dict):
     axes[0].legend(fontsize=8)
     for row in results["table"]:
         for key, marker, color in (
-            ("boxes of the proof", "o", "C0"),
-            ("seconds to the first level", "s", "C1"),
-            ("seconds of replaying it", "^", "C2"),
+            ("boxes", "o", "C0"),
+            ("first level (s)", "s", "C1"),
+            ("replay (s)", "^", "C2"),
         ):
             axes[1].semilogy(row["states"], row[key], marker, color=color)
     axes[1].plot([], [], "o", color="C0", label="boxes of the proof")

@@ -81,8 +81,10 @@ def study_region(
             "V": np.stack([np.asarray(V(jnp.asarray(path))) for path in found]),
             "seconds": seconds,
         },
-        "notes": {"name": system.name, "statement": ours.statement, "reason": ours.reason,
-                  "boxes": {"ours": ours.num_boxes, "lqr": lqr.num_boxes}},
+        "notes": [
+            f"{system.name}: {ours.statement}" + (f": {ours.reason}" if ours.reason else ""),
+            f"Boxes bounded for all levels tried: {ours.num_boxes}, for LQR {lqr.num_boxes}.",
+        ],
     }  # fmt: skip
 
 
