@@ -41,6 +41,7 @@ def run(config: Config) -> dict:
         num_steps=config.num_steps,
         max_seconds=config.max_seconds,
         certificate=config.certificate,
+        replays=True,
         plane=(0, 1),
         seconds=4.0,
     )

@@ -23,7 +23,7 @@ class Config:
     radius: float = 10.0
     """Of the domain, in the norm of the states."""
     certificate: Path | None = None
-    """File in which to keep the certificate of the proof."""
+    """File for the certificate of the proof, which is then replayed."""
 
 
 QUICK = Config(num_steps=600, max_seconds=20.0)
