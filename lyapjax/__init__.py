@@ -20,8 +20,9 @@ Each of these packages says in its first lines what its modules are.
 from lyapjax import dreal, systems
 from lyapjax.baselines.polynomials import Polynomial
 from lyapjax.baselines.sos import SumOfSquares, sos
-from lyapjax.certificates.certificate import Certificate, certificate, region_certificate
+from lyapjax.certificates.certificate import Certificate
 from lyapjax.certificates.replay import Replay, replay
+from lyapjax.certificates.writing import certificate, region_certificate
 from lyapjax.dreal.smt import smt2
 from lyapjax.growth import Candidate, grow, verify_candidate
 from lyapjax.learning.conditions import lie_derivative, lyapunov_risk

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from lyapjax.certificates.certificate import Certificate, certificate
+from lyapjax.certificates.certificate import Certificate
+from lyapjax.certificates.writing import certificate
 from lyapjax.learning.checkpoint import load, save, stamp
 from lyapjax.learning.learner import (
     History,

@@ -5,6 +5,7 @@ The paper's three links took it 6,000 s to learn and 458 s to falsify, with rela
 """
 
 import dataclasses
+from pathlib import Path
 
 import lyapjax as ly
 from experiments.lyapjax.hovering import draw_region, study_region
@@ -24,6 +25,8 @@ class Config:
     """Of the domain, in the norm of the states."""
     links: int = 2
     """How many; the paper's three within a radius of 0.5 are as quick."""
+    certificate: Path | None = None
+    """File in which to keep the certificate of the proof."""
 
 
 QUICK = Config(num_steps=600, max_seconds=20.0)
@@ -37,6 +40,8 @@ def run(config: Config) -> dict:
         seed=config.seed,
         num_steps=config.num_steps,
         max_seconds=config.max_seconds,
+        certificate=config.certificate,
+        replays=True,
         plane=(0, 1),
         seconds=4.0,
     )

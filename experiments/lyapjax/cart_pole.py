@@ -4,6 +4,7 @@ Not one of the paper's systems; LQR's certified region beside that of a learned 
 """
 
 import dataclasses
+from pathlib import Path
 
 import lyapjax as ly
 from experiments.lyapjax.hovering import draw_region, study_region
@@ -21,6 +22,8 @@ class Config:
     """Budget of each proof."""
     radius: float = 5.0
     """Of the domain, in the norm of the states."""
+    certificate: Path | None = None
+    """File for the certificate of the proof, which is then replayed."""
 
 
 QUICK = Config(num_steps=600, max_seconds=20.0)
@@ -34,6 +37,7 @@ def run(config: Config) -> dict:
         seed=config.seed,
         num_steps=config.num_steps,
         max_seconds=config.max_seconds,
+        certificate=config.certificate,
         plane=(1, 3),
         seconds=15.0,
     )

@@ -6,6 +6,7 @@ of it, and every trajectory from {V <= c} is proved to reach the hover. Beside i
 """
 
 import dataclasses
+from pathlib import Path
 
 import lyapjax as ly
 from experiments.lyapjax.hovering import draw_region, study_region
@@ -23,6 +24,8 @@ class Config:
     """Budget of each proof."""
     radius: float = 6.0
     """Of the domain, in the norm of the states."""
+    certificate: Path | None = None
+    """File for the certificate of the proof, which is then replayed."""
 
 
 QUICK = Config(num_steps=600, max_seconds=20.0)
@@ -36,6 +39,7 @@ def run(config: Config) -> dict:
         seed=config.seed,
         num_steps=config.num_steps,
         max_seconds=config.max_seconds,
+        certificate=config.certificate,
         plane=(0, 2),
         seconds=40.0,
     )

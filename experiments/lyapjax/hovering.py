@@ -1,6 +1,7 @@
 """Learn, prove and draw one system of four or six states: what its experiments have in common."""
 
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +9,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lyapjax as ly
-from experiments.lyapjax.study import LQR, OURS, trajectories
+from experiments.lyapjax.study import LQR, OURS, checked, trajectories
 from lyapjax.growth import controller, value
 
 
 def study_region(
     system: ly.System, *, sees: tuple[int, ...], seed: int, num_steps: int, max_seconds: float,
-    plane: tuple[int, int], seconds: float, level: float | None = None,
+    plane: tuple[int, int], seconds: float, certificate: Path | None,
+    level: float | None = None, replays: bool = False,
 ) -> dict:  # fmt: skip
-    """LQR's certified region, and that of a learned V and controller."""
+    """LQR's certified region, and that of a learned V and controller.
+
+    The certificate is written and replayed if it is given a file, or with `replays`.
+    """
     regulator = ly.lqr(system)
     f_lqr = system.closed_loop(ly.linear_controller(system, regulator.K))
     lqr = ly.verify_region(f_lqr, regulator.P, system.domain, level=level, max_seconds=max_seconds)
@@ -42,6 +47,13 @@ def study_region(
         {"quantity": "seconds of proving", "paper": None, "here": ours.seconds},
         {"quantity": "seconds of proving LQR", "paper": None, "here": lqr.seconds},
     ]
+    if replays or certificate is not None:
+        replay, writing, replaying = checked(ours, certificate)
+        rows += [
+            {"quantity": "learned: its certificate, replayed", "paper": None, "here": replay},
+            {"quantity": "seconds of writing the certificate", "paper": None, "here": writing},
+            {"quantity": "seconds of replaying it", "paper": None, "here": replaying},
+        ]
     at = np.asarray(system.equilibrium[0])
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(12, system.state_dim))
@@ -75,8 +87,10 @@ def study_region(
             "V": np.stack([np.asarray(V(jnp.asarray(path))) for path in found]),
             "seconds": seconds,
         },
-        "notes": {"name": system.name, "statement": ours.statement, "reason": ours.reason,
-                  "boxes": {"ours": ours.num_boxes, "lqr": lqr.num_boxes}},
+        "notes": [
+            f"{system.name}: {ours.statement}" + (f": {ours.reason}" if ours.reason else ""),
+            f"Boxes bounded for all levels tried: {ours.num_boxes}, for LQR {lqr.num_boxes}.",
+        ],
     }  # fmt: skip
 
 

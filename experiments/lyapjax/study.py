@@ -1,5 +1,9 @@
 """Learn, prove and draw one system: what the figures of the paper have in common."""
 
+import tempfile
+import time
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
@@ -50,6 +54,24 @@ def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
     inside = np.asarray(system.domain.gauge(x)) <= 1
     values = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in range(2))
     return tuple(np.where(inside, v, np.nan).reshape(num, num) for v in values)
+
+
+def checked(proof: ly.Region, path: Path | None) -> tuple[str, float, float]:
+    """What a replay says of the certificate of a proof, and the seconds of writing and replaying.
+
+    The file is read again in any case; without a path it is not kept.
+    """
+    if not proof.proved:
+        return "nothing to replay", np.nan, np.nan
+    start = time.perf_counter()
+    certificate = ly.region_certificate(proof)
+    with tempfile.TemporaryDirectory() as folder:
+        path = path or Path(folder) / "certificate.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = certificate.save(path)
+        seconds = time.perf_counter() - start
+        replay = ly.replay(file)
+    return f"{replay.verdict.value} {replay.reason}".strip(), seconds, replay.seconds
 
 
 def regulator_proof(system: ly.System, like: ly.StructuredLyapunov, max_seconds: float):

@@ -83,7 +83,7 @@ def derivative(step: Step, x: Form) -> Form:
     return linear(curve(step, x.c)[1], curve(step, x.range)[2], x)
 
 
-def _meet(one: arb, other: arb) -> arb:
+def meet(one: arb, other: arb) -> arb:
     """What is in both, where both say something."""
     if not (one.is_finite() and other.is_finite()):
         return one if one.is_finite() else other
@@ -107,9 +107,9 @@ def divided_difference(step: Step, x: Form, star: arb) -> Form:
     at_star, rate, gap = curve(step, star)[0], bend / 2, whole - star
     centre = curve(step, x.c.union(star))[1]
     if not (x.c - star).contains(0):
-        centre = _meet(centre, (curve(step, x.c)[0] - at_star) / (x.c - star))
+        centre = meet(centre, (curve(step, x.c)[0] - at_star) / (x.c - star))
     if not gap.contains(0):
-        found = _meet(mean, centre + rate * x.spread)
-        found = _meet(found, (here - at_star) / gap)
-        rate = _meet(rate, (slope - found) / gap)
+        found = meet(mean, centre + rate * x.spread)
+        found = meet(found, (here - at_star) / gap)
+        rate = meet(rate, (slope - found) / gap)
     return linear(centre, rate, x)

@@ -79,6 +79,7 @@ class RegionClaim:
         if not self.share > 0:
             raise Failed("form: R'P R is not about the identity")
         self.rho = arb((arb(self.c) / self.share).upper())
+        self.is_plain = False  # there is no reading of it in plain intervals
 
     @property
     def statement(self) -> str:
@@ -201,7 +202,7 @@ def _falls(claim: RegionClaim, cell: Cell, T: arb_mat | None) -> tuple[bool, np.
     return False, np.array(scores) + 0.1 * rest * width**2 / max(np.sum(width**2), 1e-300)
 
 
-def _constraints(n: int, rho: arb, lo, hi, multipliers: list) -> arb_mat | None:
+def constraints(n: int, rho: arb, lo, hi, multipliers: list) -> arb_mat | None:
     """t_0 (|z|² - ρ s²) + Σ_j t_j (z_j - a_j s)(z_j - b_j s) in (z, s); None if all t are 0."""
     if not any(multipliers):
         return None
@@ -217,14 +218,9 @@ def _constraints(n: int, rho: arb, lo, hi, multipliers: list) -> arb_mat | None:
     return T
 
 
-def _functions(claim: RegionClaim, boxes, budget: Budget) -> int:
-    """f and φ are 0 at x*, and smooth enough; the arrays fit together."""
-    n, (lo, hi, multipliers) = len(claim.x), boxes
-    k = lo.shape[-1]
-    if not (
-        k <= n and lo.shape == hi.shape == (len(lo), k) and multipliers.shape == (len(lo), 1 + k)
-    ):
-        raise Failed("functions: the boxes have not the shapes of each other")
+def smooth(claim: RegionClaim) -> None:
+    """f and φ are 0 at x*, and smooth enough; else `Failed`."""
+    n = len(claim.x)
     if claim.f.steps[claim.f.outputs[0]].shape != (n,):
         raise Failed(f"functions: f has not {n} entries")
     place = [forms.number(v, 0) for v in claim.star]
@@ -235,6 +231,17 @@ def _functions(claim: RegionClaim, boxes, budget: Budget) -> int:
             raise Failed(f"functions: {name} may jump or have kinks")
         if not all(entry.star == 0 for entry in secants(program, place, claim.star)):
             raise Failed(f"functions: {name}(x*) is not 0")
+
+
+def _functions(claim: RegionClaim, boxes, budget: Budget) -> int:
+    """The arrays fit together; f and φ are as they have to be."""
+    n, (lo, hi, multipliers) = len(claim.x), boxes
+    k = lo.shape[-1]
+    if not (
+        k <= n and lo.shape == hi.shape == (len(lo), k) and multipliers.shape == (len(lo), 1 + k)
+    ):
+        raise Failed("functions: the boxes have not the shapes of each other")
+    smooth(claim)
     return 0
 
 
@@ -260,8 +267,8 @@ def _inside(claim: RegionClaim, boxes, budget: Budget) -> int:
 
 def _cover(claim: RegionClaim, boxes, budget: Budget) -> int:
     """The boxes cover {V <= c}, in the coordinates that are cut."""
-    k = boxes[2].shape[1] - 1
     los, his, _ = boxes
+    k = los.shape[1]
     top = np.full(k, _above(claim.rho.sqrt()))
     work, count = [(-top, top, los, his, 0)], 0
     while work:
@@ -300,7 +307,7 @@ def _above(value: arb) -> float:
 
 def _falling(claim: RegionClaim, boxes, budget: Budget) -> int:
     """V̇ < 0 on every box, but at x*."""
-    count, k = 0, boxes[2].shape[1] - 1
+    count, k = 0, boxes[0].shape[1]
     if not ((boxes[2] >= 0) & (boxes[2] < np.inf)).all():
         raise Failed("falling: a multiplier is not a number >= 0")
     for lo, hi, multipliers in zip(*boxes[:2], boxes[2].tolist()):
@@ -315,7 +322,7 @@ def _falling(claim: RegionClaim, boxes, budget: Budget) -> int:
             rho = claim.room(cell)
             if rho < cell.least:
                 continue
-            T = _constraints(len(claim.x), rho, lo, hi, multipliers)
+            T = constraints(len(claim.x), rho, lo, hi, multipliers)
             done, scores = _falls(claim, cell, T)
             if done:
                 continue

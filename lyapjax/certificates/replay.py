@@ -8,7 +8,7 @@ What it shares with the prover is the reading of steps in balls (`ball`) and the
 ellipsoid (`local.reach`), both in Arb; no floating-point bound, no XLA, no derivative of JAX.
 
 What is checked, for the functions, levels and boxes in a file of a proof by `verify` (for those of
-`verify_region` see `regions`):
+`verify_region` see `regions` and `sectors`):
 
     digests   every part is what it was when the certificate was written
     statement its words are those that the numbers give
@@ -31,8 +31,8 @@ from typing import NamedTuple
 import numpy as np
 from flint import arb, arb_mat, ctx
 
-from lyapjax.certificates import regions
-from lyapjax.certificates.certificate import REGION, Certificate, digests
+from lyapjax.certificates import regions, sectors
+from lyapjax.certificates.certificate import FORMAT, REGION, SECTORS, Certificate, digests
 from lyapjax.certificates.checking import Budget, Failed, exact, give_up, is_definite, keep_time
 from lyapjax.certificates.claims import Claim, either
 from lyapjax.certificates.covers import is_covered
@@ -207,6 +207,11 @@ def _shell(claim: Claim, boxes, budget: Budget) -> int:
 
 
 OBLIGATIONS = {"local": _local, "core": _core, "boundary": _boundary, "shell": _shell}
+KINDS = {
+    FORMAT: (Claim, OBLIGATIONS),
+    REGION: (regions.RegionClaim, regions.OBLIGATIONS),
+    SECTORS: (regions.RegionClaim, sectors.OBLIGATIONS),
+}
 
 
 def replay(
@@ -248,14 +253,13 @@ def replay(
     verdict, reason, count = Verdict.PROVED, "", 0
     try:
         _check_digests(found)
-        is_region = found.document["format"] == REGION
-        claim = (regions.RegionClaim if is_region else Claim)(found.document)
+        reads, obligations = KINDS[found.document["format"]]
+        claim = reads(found.document)
         if found.statement != claim.statement:
             raise Failed(f"statement: the numbers say: {claim.statement}")
-        plain = not is_region and claim.is_plain
-        budget = Budget(start + max_seconds, num_balls if plain else None)
-        for name, check in (regions.OBLIGATIONS if is_region else OBLIGATIONS).items():
-            number = check(claim, found.boxes["region" if is_region else name], budget)
+        budget = Budget(start + max_seconds, num_balls if claim.is_plain else None)
+        for name, check in obligations.items():
+            number = check(claim, found.boxes.get(name, found.boxes.get("region")), budget)
             count += number
             if callback_fn is not None:
                 callback_fn(name, number)

@@ -19,6 +19,7 @@ links neither their inverse mass matrix.
 """
 
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 
@@ -50,48 +51,26 @@ def _columns(rows, size: int, index, shape) -> tuple[np.ndarray, np.ndarray]:
     return c, r
 
 
-class _Problem:
-    """What is to be definite on each box of a batch: C ± S, and q ± radius, h of each w."""
+class Inequality(NamedTuple):
+    """What is to be definite on each box of a batch: C ± S, with q ± radius and h of each w.
 
-    def __init__(self, form: Form, x, lo, hi, rho):
-        batch, n = lo.shape
-        parts = [form.f] if form.features is None else [form.f, form.features]
-        found = [sectors(*part, x, form.R, (lo, hi, rho)) for part in parts]
-        counts = [len(v.half) for v in found]
-        self.m = m = n + sum(counts)
-        self.bad = np.any([v.bad for v in found], axis=0)
-        self.half = np.concatenate([v.half for v in found]).T
-        blocks, starts = [], np.cumsum([n, *counts])
-        for v, start, count in zip(found, starts, counts):
-            index = [*range(n), *range(start, start + count)]
-            q = [_columns([g and g._replace(c=g.c[None], r=g.r[None]) for g in row], 1, index,
-                          (batch, m)) for row in v.differences]  # fmt: skip
-            output = _columns(v.rows[-1], n, index, (batch, m))
-            blocks.append((output, q))
-        none = np.zeros((batch, 0, m))
-        self.q, self.q_error = (
-            np.concatenate([none, *(q[k] for _, rows in blocks for q in rows)], axis=1)
-            for k in (0, 1)
-        )
-        F, Fr = blocks[0][0]
-        T = np.zeros((batch, n, m))
-        T[:, :, :n], Tr = 2 * form.P @ form.R, np.zeros((batch, n, m))
-        Tr[:, :, :n] = 2 * n * ROUNDING * np.abs(form.P) @ np.abs(form.R)
-        if form.features is not None:
-            G, Gr = blocks[1][0]
-            T, Tr = T + G, Tr + Gr + ROUNDING * np.abs(G)
-        T, Tr = (v.swapaxes(-1, -2) for v in (T, Tr))
-        C = T @ F
-        S = np.abs(T) @ Fr + Tr @ (np.abs(F) + Fr) + n * ROUNDING * (np.abs(T) @ np.abs(F))
-        self.C, self.S = 0.5 * (C + C.swapaxes(-1, -2)), 0.5 * (S + S.swapaxes(-1, -2))
-        self.lo, self.hi, self.rho = lo, hi, rho
-        size = np.abs(self.C).sum(axis=(1, 2)) + S.sum(axis=(1, 2)) + self.half.sum(axis=1)
-        self.bad |= ~(size + np.abs(self.q).sum(axis=(1, 2)) < HUGE)
+    `bad` says where nothing is known.
+    """
+
+    C: np.ndarray
+    S: np.ndarray
+    q: np.ndarray
+    q_error: np.ndarray
+    half: np.ndarray
+    lo: np.ndarray
+    hi: np.ndarray
+    rho: np.ndarray
+    bad: np.ndarray
 
     def forms(self):
         """(B, 1 + n + p, m + 1, m + 1): what the multipliers multiply, and the radii of it."""
         batch, n = self.lo.shape
-        p, m = self.half.shape[1], self.m
+        p, m = self.q.shape[1:]
         A = np.zeros((batch, 1 + n + p, m + 1, m + 1))
         corner = np.ix_([*range(n), m], [*range(n), m])
         A[(slice(None), slice(0, 1 + n), *corner)] = places(
@@ -123,13 +102,9 @@ class _Problem:
         one = np.ones((batch, n))
         return np.concatenate([one, middle, 1 / np.sqrt(np.maximum(self.rho, 1e-300))[:, None]], 1)
 
-    def negative(self, t, unit: float) -> np.ndarray:
-        """Whether the multipliers t (B, 1 + n + p) prove it; whatever they are, if True, it is."""
-        A, E = self.forms()
-        return self._negative(t, A, E, self.scales(unit))
-
-    def _negative(self, t, A, E, scale) -> np.ndarray:
-        m, n = self.m, self.lo.shape[1]
+    def negative(self, t, A, E, scale) -> np.ndarray:
+        """Whether the multipliers t (B, 1 + n + p) prove it; `A` and `E` are those of `forms`."""
+        m, n = self.q.shape[2], self.lo.shape[1]
         N = np.einsum("bk,bkij->bij", t, A)
         error = 1e-14 * np.einsum("bk,bkij->bij", t, np.abs(A))
         error += np.einsum("bk,bkij->bij", t[:, 1 + n :], E)
@@ -147,7 +122,7 @@ class _Problem:
         First without the box itself, which the h know; then, where the box is cut, with it.
         """
         batch, n = self.lo.shape
-        m, (A, E), d = self.m, self.forms(), self.scales(unit)
+        m, (A, E), d = self.q.shape[2], self.forms(), self.scales(unit)
         t, X = np.zeros(A.shape[:2]), np.zeros((batch, m + 1, m + 1))
         proved = np.zeros(batch, bool)
         for first, size in ((1 + n, m), (0, m + 1)):
@@ -165,7 +140,7 @@ class _Problem:
             t[rest, first:] = np.maximum(np.where(np.isfinite(found), found, 0.0), 0.0) / norm
             X[rest, :size, :size] = np.where(np.isfinite(inverse), inverse, 0.0)
             spread = np.sqrt(np.maximum(np.einsum("bii->bi", X), 1e-300))
-            proved[rest] = self._negative(t, A, E, spread * d)[rest]
+            proved[rest] = self.negative(t, A, E, spread * d)[rest]
         with np.errstate(all="ignore"):
             place = X[:, :n, m] / (X[:, m, m] * d[:, m])[:, None]
         point = np.clip(np.where(np.isfinite(place), place, 0.0), self.lo, self.hi)
@@ -174,7 +149,43 @@ class _Problem:
         return proved, t, point, weight
 
 
-def _axes(form: Form, x, problem: _Problem, weight) -> np.ndarray:
+def inequality(form: Form, x, lo, hi, rho) -> Inequality:
+    """The inequality on boxes (B, n) in balls |z|² <= ρ, from `readers.sectors`."""
+    batch, n = lo.shape
+    parts = [form.f] if form.features is None else [form.f, form.features]
+    found = [sectors(*part, x, form.R, (lo, hi, rho)) for part in parts]
+    counts = [len(v.half) for v in found]
+    m = n + sum(counts)
+    bad = np.any([v.bad for v in found], axis=0)
+    half = np.concatenate([v.half for v in found]).T
+    blocks, starts = [], np.cumsum([n, *counts])
+    for v, start, count in zip(found, starts, counts):
+        index = [*range(n), *range(start, start + count)]
+        q = [_columns([g and g._replace(c=g.c[None], r=g.r[None]) for g in row], 1, index,
+                      (batch, m)) for row in v.differences]  # fmt: skip
+        output = _columns(v.rows[-1], n, index, (batch, m))
+        blocks.append((output, q))
+    none = np.zeros((batch, 0, m))
+    q, q_error = (
+        np.concatenate([none, *(q[k] for _, rows in blocks for q in rows)], axis=1) for k in (0, 1)
+    )
+    F, Fr = blocks[0][0]
+    T = np.zeros((batch, n, m))
+    T[:, :, :n], Tr = 2 * form.P @ form.R, np.zeros((batch, n, m))
+    Tr[:, :, :n] = 2 * n * ROUNDING * np.abs(form.P) @ np.abs(form.R)
+    if form.features is not None:
+        G, Gr = blocks[1][0]
+        T, Tr = T + G, Tr + Gr + ROUNDING * np.abs(G)
+    T, Tr = (v.swapaxes(-1, -2) for v in (T, Tr))
+    C = T @ F
+    S = np.abs(T) @ Fr + Tr @ (np.abs(F) + Fr) + n * ROUNDING * (np.abs(T) @ np.abs(F))
+    C, S = 0.5 * (C + C.swapaxes(-1, -2)), 0.5 * (S + S.swapaxes(-1, -2))
+    size = np.abs(C).sum(axis=(1, 2)) + S.sum(axis=(1, 2)) + half.sum(axis=1)
+    bad |= ~(size + np.abs(q).sum(axis=(1, 2)) < HUGE)
+    return Inequality(C, S, q, q_error, half, lo, hi, rho, bad)
+
+
+def _axes(form: Form, x, problem: Inequality, weight) -> np.ndarray:
     """Which coordinate of each box to cut: the one that narrows the factors that matter most."""
     lo, hi = problem.lo, problem.hi
     n = lo.shape[1]
@@ -183,7 +194,7 @@ def _axes(form: Form, x, problem: _Problem, weight) -> np.ndarray:
         # Nearly without this coordinate: an even function does not gain from being cut at 0.
         low, high = lo.copy(), hi.copy()
         low[:, j], high[:, j] = 0.51 * lo[:, j] + 0.49 * hi[:, j], 0.49 * lo[:, j] + 0.51 * hi[:, j]
-        half = _Problem(form, x, low, high, problem.rho).half
+        half = inequality(form, x, low, high, problem.rho).half
         with np.errstate(all="ignore"):
             scores[:, j] = np.nan_to_num(weight * (problem.half**2 - half**2)).sum(axis=1)
     scores = np.where((scores > 0).any(axis=1)[:, None], scores, hi - lo)
@@ -194,7 +205,7 @@ def is_readable(form: Form, x) -> bool:
     """Whether the programs have sectors: no contraction of two factors that both vary."""
     point = np.full((1, len(x)), 1e-3)
     try:
-        _Problem(form, x, -point, point, np.array([1e-6]))
+        inequality(form, x, -point, point, np.array([1e-6]))
     except NotImplementedError:
         return False
     return True
@@ -208,7 +219,7 @@ def _judge(form: Form, x, level: float, lo, hi) -> Judged | None:
     if not len(lo):
         return None
     with np.errstate(all="ignore"):
-        problem = _Problem(form, x, lo, hi, rho)
+        problem = inequality(form, x, lo, hi, rho)
         proved, t, points, weight = problem.prove(form.unit)
     return Judged(lo, hi, proved, t, points, lambda rest: _axes(form, x, problem, weight)[rest])
 

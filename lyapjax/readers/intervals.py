@@ -31,6 +31,7 @@ float (tanh by 1, the rest by the size of boxes and weights), and then nothing c
 guards against infinities, half of the work, are left out.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -95,6 +96,13 @@ class Range(NamedTuple):
     def ndim(self) -> int:
         """Of the ends."""
         return np.ndim(self.lo)
+
+
+def each(fn: Callable, values: list[Range]) -> Range:
+    """fn of the lower and of the upper ends, which keeps a point a point."""
+    lo = fn([v.lo for v in values])
+    hi = lo if all(v.is_point for v in values) else fn([v.hi for v in values])
+    return Range(lo, hi, max(v.size for v in values), all(v.positive for v in values))
 
 
 def same(value, size: float = INF) -> Range:

@@ -20,6 +20,7 @@ from flint import arb
 from lyapjax.readers import ball
 from lyapjax.readers.program import Program, Step
 from lyapjax.readers.spans import Span
+from lyapjax.systems.elimination import eliminate
 
 UNKNOWN = arb(0, "inf")
 
@@ -244,11 +245,37 @@ def _reduce(step, x: np.ndarray, apply: Callable) -> np.ndarray:
     return wrap([functools.reduce(join, row) for row in rows], step.shape)
 
 
-def interpret(program: Program, x: list, number: Callable, apply: Callable) -> list[np.ndarray]:
+class _Scalar:
+    """An entry that is added, multiplied and divided by elementwise steps."""
+
+    def __init__(self, entry, apply: Callable):
+        self.entry, self.apply = entry, apply
+
+    def _by(self, op: str, other):
+        if isinstance(other, float):
+            return self  # 0, where a sum begins
+        return _Scalar(self.apply(Step(op, (), (), ()), self.entry, other.entry), self.apply)
+
+    __add__ = __radd__ = functools.partialmethod(_by, "add")
+    __sub__ = functools.partialmethod(_by, "sub")
+    __mul__ = functools.partialmethod(_by, "mul")
+    __truediv__ = functools.partialmethod(_by, "div")
+
+
+def _solved(M: np.ndarray, b: np.ndarray, apply: Callable) -> list:
+    """M⁻¹ b by elimination."""
+    parts = ([_Scalar(v, apply) for v in row] for row in (*M, b))
+    *rows, right = parts
+    return [v.entry for v in eliminate(rows, right)]
+
+
+def interpret(
+    program: Program, x: list, number: Callable, apply: Callable, solve: Callable | None = None
+) -> list[np.ndarray]:
     """The outputs of a program of one vector, entry by entry.
 
     `x` are the entries of the vector, `number` makes one of a float, and `apply(step, *entries)`
-    carries out an elementwise step on them.
+    carries out an elementwise step on them; `solve(M, b)` a linear system, by default written out.
     """
     known = []
     for step in program.steps:
@@ -264,6 +291,8 @@ def interpret(program: Program, x: list, number: Callable, apply: Callable) -> l
             value = ball.move(step, values)
         elif step.op == "dot":
             value = _dot(step, *values, apply)
+        elif step.op == "solve":
+            value = wrap(solve(*values) if solve else _solved(*values, apply), step.shape)
         elif step.op.startswith("reduce_") or step.op == "cumsum":
             value = _reduce(step, values[0], apply)
         else:

@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lyapjax.readers import linear as ln
+from lyapjax.readers.contractions import MAX_UNROLLED, letters
 from lyapjax.readers.elementary import SLOPES, VALUES
 from lyapjax.readers.enclosure import (
-    MAX_UNROLLED,
     MOVING,
     move,
     undefined,
@@ -123,15 +123,7 @@ def _dot(step, shapes, values) -> Linear:
 
 def _long_dot(step, shapes, values, count: int) -> Linear:
     """A long contraction by matrix products; second order by |l_1||l_2| at once."""
-    lhs, rhs, lhs_batch, rhs_batch = step.params
-    letters = iter("abcdefghijklmnopqrstuvwx")
-    names = [[next(letters) for _ in shapes[0]], [next(letters) for _ in shapes[1]]]
-    for i, j in [*zip(lhs, rhs), *zip(lhs_batch, rhs_batch)]:
-        names[1][j] = names[0][i]
-    out = [names[0][i] for i in lhs_batch]
-    out += [s for i, s in enumerate(names[0]) if i not in lhs + lhs_batch]
-    out += [s for i, s in enumerate(names[1]) if i not in rhs + rhs_batch]
-    names, out = ["".join(v) for v in names], "".join(out)
+    first, second, out = letters(step, shapes)
 
     def product(p, q, tails=("", "")):
         """Of arrays with these axes at the end; those of length 1 are left out."""
@@ -143,7 +135,7 @@ def _long_dot(step, shapes, values, count: int) -> Linear:
             ends.append(tail)
             arrays.append(x)
         last = max(ends, key=len)
-        form = f"{names[0]}{ends[0]},{names[1]}{ends[1]}->{out}{last}"
+        form = f"{first}{ends[0]},{second}{ends[1]}->{out}{last}"
         found = jnp.einsum(form, *arrays, precision=jax.lax.Precision.HIGHEST)
         return found if last.endswith("z") else found[..., None]
 

@@ -34,6 +34,7 @@ from lyapjax.readers.affine import Affine
 from lyapjax.readers.ball import evaluate_balls
 from lyapjax.readers.enclosure import COMPARISONS, MOVING
 from lyapjax.readers.program import Program, Step
+from lyapjax.readers.values import beside, dot, moved, total, value_of
 
 
 class Base(NamedTuple):
@@ -70,74 +71,6 @@ def _end(value, side: int) -> float:
         return np.nan
     end = float(value.lower() if side < 0 else value.upper())
     return end if value == end else float(np.nextafter(end, side * np.inf))
-
-
-def _move(step, shapes, arrays) -> np.ndarray:
-    """A step that only moves entries, on arrays with the axis of the boxes at the end."""
-    x, rank, params = arrays[0], len(shapes[0]), step.params
-    rest = x.shape[-1:]
-    x = np.broadcast_to(x, (*shapes[0], *rest))
-    if step.op == "reshape":
-        return x.reshape(step.shape + rest)
-    if step.op == "broadcast":
-        sizes = [1] * len(step.shape)
-        for axis, size in zip(params[0], shapes[0]):
-            sizes[axis] = size
-        return np.broadcast_to(x.reshape((*sizes, *rest)), step.shape + rest)
-    if step.op == "transpose":
-        return x.transpose((*params[0], rank))
-    if step.op == "slice":
-        return x[tuple(slice(*bounds) for bounds in zip(*params))]
-    if step.op == "rev":
-        return np.flip(x, params[0])
-    if step.op == "concatenate":
-        batch = max(v.shape[-1] for v in arrays)
-        parts = [np.broadcast_to(v, (*s, batch)) for v, s in zip(arrays, shapes)]
-        return np.concatenate(parts, axis=params[0])
-    shape, index = params
-    return x.reshape((-1, *rest))[np.asarray(index, np.int64)].reshape(shape + rest)
-
-
-def _moved(step, shapes, parts: list[Affine]) -> Affine:
-    """The same, of affine forms."""
-    c, r = (_move(step, shapes, list(arrays)) for arrays in zip(*((p.c, p.r) for p in parts)))
-    count = max(0 if p.a is None else len(p.a) for p in parts)
-    if not count:
-        return Affine(c, None, r)
-    blank = [np.zeros((*shape, 1)) for shape in shapes]
-    rows = [
-        _move(step, shapes, [z if p.a is None else p.a[k] for p, z in zip(parts, blank)])
-        for k in range(count)
-    ]
-    return Affine(c, np.stack(rows), r)
-
-
-def _dot(step, shapes, x: Affine, y: Affine) -> Affine:
-    """A contraction, as a sum of products."""
-    lhs, rhs, lhs_batch, rhs_batch = step.params
-    if lhs_batch or rhs_batch:
-        raise NotImplementedError("fn: no secants of products with batch dimensions")
-
-    def rows(value, shape, contracted, place):
-        free = [i for i in range(len(shape)) if i not in contracted]
-        sizes = [int(np.prod([shape[i] for i in some])) for some in (free, contracted)]
-        sizes.insert(1 - place, 1)
-
-        def turn(v):
-            v = np.broadcast_to(v, (*shape, v.shape[-1])).transpose(
-                [*free, *contracted, len(shape)]
-            )
-            return v.reshape(*sizes, v.shape[-1])
-
-        some = value.a is not None and len(value.a) > 0
-        a = np.stack([turn(v) for v in value.a]) if some else None
-        return Affine(turn(value.c), a, turn(value.r))
-
-    found = aa.mul(rows(x, shapes[0], lhs, 0), rows(y, shapes[1], rhs, 1))
-    found = aa.total(found, (2,))
-    shape = (*step.shape, found.c.shape[-1])
-    a = None if found.a is None else found.a.reshape((len(found.a), *step.shape, -1))
-    return Affine(found.c.reshape(shape), a, found.r.reshape(shape))
 
 
 class Rule(NamedTuple):
@@ -186,7 +119,7 @@ def _product(step, shapes, a: _Here, b: _Here, at: list[Affine], zero: list[bool
         """The product of a factor in place k with a row in the other place."""
         if step.op == "mul":
             return aa.mul
-        return lambda p, q: _dot(step, shapes, *((p, q) if k == 0 else (q, p)))
+        return lambda p, q: dot(step, shapes, *((p, q) if k == 0 else (q, p)))
 
     choices = []
     for k in (0, 1):
@@ -204,20 +137,6 @@ def _product(step, shapes, a: _Here, b: _Here, at: list[Affine], zero: list[bool
         rest = _scale(times(1 - k), at[1 - k], kept.rows)
         rows = [_plus(*pair) for pair in zip_longest(rows, rest)]
     return [None if row is None or row.is_zero else row for row in rows], needed, k
-
-
-def beside(rows: list[Affine]) -> Affine:
-    """Vectors (n, B) as the columns of a matrix (n, m, B)."""
-    batch = max(v.c.shape[-1] for v in rows)
-    count = max(0 if v.a is None else len(v.a) for v in rows)
-    n = max(v.c.shape[0] for v in rows)
-
-    def joined(parts):
-        return np.stack([np.broadcast_to(v, (*v.shape[:-2], n, batch)) for v in parts], axis=-2)
-
-    blank = np.zeros((count, n, 1))
-    a = joined([blank if v.a is None else v.a for v in rows]) if count else None
-    return Affine(joined([v.c for v in rows]), a, joined([v.r for v in rows]))
 
 
 def _solve(M: Affine, rows: list) -> list:
@@ -256,7 +175,7 @@ def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool],
         rows = []
         for parts in columns:
             parts = [z if g is None else g for g, z in zip(parts, blank)]
-            row = _moved(step, shapes, parts)
+            row = moved(step, shapes, parts)
             rows.append(None if row.is_zero else row)
         return rows, moving, None
     if op in ("add", "sub"):
@@ -267,7 +186,7 @@ def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool],
     if op in ("mul", "dot"):
         return _product(step, shapes, *inputs, at, zero, chosen, rule.scale)
     if op == "reduce_sum":
-        return [None if g is None else _sum(step, shapes, g) for (g,) in columns], moving, None
+        return [None if g is None else total(step, shapes, g) for (g,) in columns], moving, None
     if op == "solve":
         # M a = b: Δa = M⁻¹ (Δb - ΔM a*)
         rows, needed = [row for _, row in columns], inputs[1].moving
@@ -306,35 +225,6 @@ def _rows(step, shapes, inputs: list[_Here], at: list[Affine], zero: list[bool],
         raise NotImplementedError(f"fn: no secants of the operation {op!r}")
     rows = rule.scale(aa.mul, factor, rows)
     return [_plus(*pair) for pair in zip_longest(rows, rest)], moving, None
-
-
-def _sum(step, shapes, a: Affine) -> Affine:
-    """reduce_sum."""
-    c, r = (np.broadcast_to(v, (*shapes[0], v.shape[-1])) for v in (a.c, a.r))
-    rest = None if a.a is None else np.broadcast_to(a.a, (len(a.a), *shapes[0], a.a.shape[-1]))
-    return aa.total(Affine(c, rest, r), tuple(step.params[0]))
-
-
-def _value(step, shapes, values: list[Affine]) -> Affine:
-    """The pair of one step."""
-    if step.op in MOVING:
-        return _moved(step, shapes, values)
-    if step.op in aa.BINARY:
-        return aa.BINARY[step.op](*values)
-    if step.op in aa.UNARY:
-        return aa.UNARY[step.op](values[0])
-    if step.op == "div":
-        return aa.mul(values[0], aa.reciprocal(values[1]))
-    if step.op == "dot":
-        return _dot(step, shapes, *values)
-    if step.op == "solve":
-        found = aa.solve(values[0], beside([values[1]]))
-        return Affine(found.c[:, 0], None if found.a is None else found.a[:, :, 0], found.r[:, 0])
-    if step.op == "integer_pow":
-        return aa.integer_pow(values[0], step.params[0])
-    if step.op == "reduce_sum":
-        return _sum(step, shapes, values[0])
-    raise NotImplementedError(f"fn: no secants of the operation {step.op!r}")
 
 
 class Secants(NamedTuple):
@@ -387,7 +277,7 @@ def run(program: Program, base: Base, x: Affine, R: np.ndarray, forms, rule: Rul
                 if any(h.reached for h in inputs):
                     at = [base.values[i] for i in step.inputs]
                     zero = [base.zero[i] for i in step.inputs]
-                    value = _value(step, shapes, [h.value for h in inputs])
+                    value = value_of(step, shapes, [h.value for h in inputs])
                     rows, moving, form = _rows(step, shapes, inputs, at, zero, forms[k], rule)
                     here = _Here(rule.value(k, value, rows), rows, moving)
             known.append(here)

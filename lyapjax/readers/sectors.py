@@ -22,7 +22,8 @@ import numpy as np
 from lyapjax.readers import affine as aa
 from lyapjax.readers.affine import Affine
 from lyapjax.readers.program import Program
-from lyapjax.readers.secants import Base, Plan, Rule, beside, run
+from lyapjax.readers.secants import Base, Plan, Rule, run
+from lyapjax.readers.values import beside
 
 EXACT = 1e-13  # of a factor: what varies by no more is multiplied as it is
 ROUNDING = 1e-13

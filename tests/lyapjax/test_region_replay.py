@@ -12,7 +12,7 @@ import pytest
 from flint import arb, ctx
 
 import lyapjax as ly
-from lyapjax.certificates import forms, regions, slopes
+from lyapjax.certificates import forms, regions, sectors, slopes
 from lyapjax.certificates.certificate import digests, exact, inexact, write_program
 from lyapjax.certificates.forms import Form
 from lyapjax.proofs.regional import Form as Quadratic
@@ -303,10 +303,6 @@ def test_any_changed_number_is_noticed_and_named():
     refuted = ly.verify_region(lambda x: x, np.eye(2), ly.Ball(1.0, (0.0, 0.0)))
     with pytest.raises(ValueError, match="region: expected PROVED, got UNKNOWN"):
         ly.region_certificate(refuted)
-    links = ly.systems.n_link(2)
-    by_sectors = ly.verify_region(loop(links), ly.lqr(links).P, links.domain, level=0.05)
-    with pytest.raises(ValueError, match="region: proved by sectors"):
-        ly.region_certificate(by_sectors)
 
 
 def pushed(x, numbers):
@@ -371,16 +367,27 @@ def test_a_thousand_false_candidates_are_never_proved(n, count):
     assert refuted > count / 20, refuted
 
 
-def test_a_certificate_of_a_pushed_flow_is_refused():
-    """Boxes and multipliers of the flow without the push, the words of the one with it."""
-    calm = [np.array([[-1.0, 0.7], [-0.7, -1.0]]), np.zeros(2), np.float64(1.0), np.float64(0.0)]
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_certificate_of_a_pushed_flow_is_refused(n):
+    """Boxes and multipliers of a flow that is pulled inward, the words of one that is pushed.
+
+    In two dimensions by secants, in three by sectors; then with multipliers that were looked for.
+    """
+    turn = 0.7 * (np.eye(n, k=1) - np.eye(n, k=-1))
+    calm = [turn - np.eye(n), np.zeros(n), np.float64(1.0), np.float64(-0.1)]
     found = ly.verify_region(
-        lambda x: pushed(x, calm), np.eye(2), ly.Ball(2.0, (0.0, 0.0)), level=1.0
+        lambda x: pushed(x, calm), np.eye(n), ly.Ball(2.0, (0.0,) * n), level=1.0
     )
+    assert found.by_sectors == (n == 3)
     proof = ly.region_certificate(found)
     assert ly.replay(proof).verdict is ly.Verdict.PROVED
-    for numbers in candidates(2, 100, 9):
-        pushed_f = write_program(with_numbers(pushed_program(2), numbers))
+    for numbers in candidates(n, 100, 9):
+        pushed_f = write_program(with_numbers(pushed_program(n), numbers))
         again = forged(proof, lambda d, b, f=pushed_f: d.__setitem__("f", f))
         assert again.verdict is ly.Verdict.UNKNOWN
         assert again.reason.startswith("falling: the box from")
+        if found.by_sectors:
+            claim = regions.RegionClaim(proof.document | {"f": pushed_f})
+            form = sectors.reduced(claim, found.lo[0], found.hi[0])
+            t = sectors.inexact([form], found.lo[:1], found.hi[:1], 1.0).prove(1.0)[1][0]
+            assert not sectors.falls(claim, form, found.lo[0], found.hi[0], t.tolist())
