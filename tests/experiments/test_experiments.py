@@ -32,7 +32,8 @@ def test_every_experiment_runs_quick_from_the_command_line(experiment, out):
     assert record["config"] == runner.to_plain(experiment.module.QUICK)
     assert record["results"]["table"]
     notes = record["results"].get("notes", [])
-    assert isinstance(notes, list) and all(isinstance(note, str) for note in notes), notes
+    assert isinstance(notes, list)
+    assert all(isinstance(note, str) for note in notes)
     for key in ("seed", "commit", "environment", "seconds"):
         assert key in record
     assert {"compile", "run"} == set(record["seconds"])
