@@ -73,7 +73,7 @@ def show(record: dict, path: Path, computed: bool) -> None:
     rows = record["results"].get("table")
     if rows:
         title = f"{record['package']} {record['experiment']}: {record['title']}"
-        console.print(report.rich_table(rows, title))
+        console.print(report.rich_table(rows, title, console.width))
     for note in record["results"].get("notes", []):
         console.print(note)
     state = "written" if computed else "kept from an earlier run (--force computes again)"
@@ -134,7 +134,7 @@ def run_all(argv: list[str]) -> int:
             else "kept"
         )
         console.print(f"{name}: {state}")
-    console.print(report.summary(options.out))
+    console.print(report.summary(options.out, console.width))
     console.print(f"report: {report.write(options.out)}")
     if failed:
         errors.print(f"failed: {', '.join(failed)}", style="red")
@@ -145,7 +145,7 @@ def run_bench(argv: list[str]) -> int:
     """Run the benchmarks and print their ratios."""
     options = tyro.cli(BenchOptions, args=argv, prog="python -m experiments bench")
     record = bench.run(options.out, quick=options.quick, only=options.only)
-    console.print(report.rich_table(record["rows"], "ours / fastest peer, medians"))
+    console.print(report.rich_table(record["rows"], "ours / fastest peer, medians", console.width))
     console.print(f"{options.out / 'bench.json'} written", style="dim")
     return 0
 

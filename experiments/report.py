@@ -55,20 +55,32 @@ def summary_rows(found: list[dict]) -> list[dict]:
     return rows
 
 
-def rich_table(rows: list[dict], title: str) -> Table:
-    """Rows as a table for the terminal."""
+def rich_table(rows: list[dict], title: str, width: int) -> Table:
+    """Rows as a table for the terminal: as many of its columns as `width` characters have room for.
+
+    Columns of text are folded to a third of it; the JSON and the report have all columns.
+    """
     table = Table(title=title, title_justify="left")
-    for name in columns(rows):
-        numeric = all(isinstance(row.get(name), (int, float, type(None))) for row in rows)
+    names, room = columns(rows), width - 1
+    for place, name in enumerate(names):
+        values = [row.get(name) for row in rows]
+        numeric = all(isinstance(value, (int, float, type(None))) for value in values)
+        most = max(len(word) for word in name.split())
+        most = max([most, *(len(cell(value)) for value in values)])
+        room -= 3 + (most if numeric else min(most, width // 3))
+        if room < 0 and place > 1:
+            left_out = ", ".join(names[place:])
+            table.caption, table.caption_justify = f"also in the report: {left_out}", "left"
+            break
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(cell(row.get(name)) for name in columns(rows)))
+        table.add_row(*(cell(row.get(name)) for name in names[: len(table.columns)]))
     return table
 
 
-def summary(out: Path) -> Table:
+def summary(out: Path, width: int) -> Table:
     """The table *paper | here* of everything in `out`."""
-    return rich_table(summary_rows(records(out)), "paper | here")
+    return rich_table(summary_rows(records(out)), "paper | here", width)
 
 
 def _picture(path: Path) -> str | None:

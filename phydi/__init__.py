@@ -10,7 +10,8 @@ Kronecker products for their kernels.
     multiplication  the tensor A of a layer: learnt, factored, fixed or weighted
     layers          PHMLinear, PHMEmbed
     convolution     PHConv
-    gradients       a convolution with gradients that are fast in loops on the CPU
+    gradients       JAX's convolution with a program of its own for the CPU
+    cpu_convolution that program: products of matrices, parts, and the order XLA is fast for
     attention       PHMultiHeadAttention
     residual        Residual, ResidualStack: the identity at the start; jacobian_spectrum
     transformer     PHTransformer, a causal language model of any depth

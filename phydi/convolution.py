@@ -23,7 +23,7 @@ from phydi.multiplication import Multiplication
 from phydi.products import choose_form, named_kernel
 
 
-def contracted_convolution(A: Array, convolution_fn: Callable = lax.conv_general_dilated):
+def contracted_convolution(A: Array, convolution_fn: Callable):
     """`lax.conv_general_dilated` for the blocks F instead of a kernel, without building H."""
     n = A.shape[0]
 
@@ -51,7 +51,7 @@ def contracted_convolution(A: Array, convolution_fn: Callable = lax.conv_general
     return convolve
 
 
-def factored_convolution(factors: Factors, convolution_fn: Callable = lax.conv_general_dilated):
+def factored_convolution(factors: Factors, convolution_fn: Callable):
     """`lax.conv_general_dilated` for the blocks F instead of a kernel, by R small convolutions."""
     u, v, w = factors
     rank, n = u.shape
@@ -83,6 +83,8 @@ class PHConv(nnx.Module):
       in_features: the number of input channels; over `feature_group_count`, a multiple of n.
       out_features: the number of output channels, a multiple of n.
       kernel_size: as in `nnx.Conv`, like all that is not named here.
+      conv_general_dilated: the function to convolve with; ours is JAX's, with gradients that are
+        fast on the CPU.
       n: the number of components.
       rank: as in the module `layers`, like `algebra`, `weighted`, `form` and `algebra_init`; with
         groups, a mask or a function of one's own to convolve with, H is always built.
@@ -125,7 +127,7 @@ class PHConv(nnx.Module):
         precision=None,
         kernel_init: Callable = default_kernel_init,
         bias_init: Callable = default_bias_init,
-        conv_general_dilated: Callable = lax.conv_general_dilated,
+        conv_general_dilated: Callable = gradients.conv_general_dilated,
         promote_dtype: Callable = dtypes.promote_dtype,
         preferred_element_type=None,
         rngs: nnx.Rngs,

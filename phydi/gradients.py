@@ -1,77 +1,97 @@
-"""A convolution whose gradients are convolutions that XLA's CPU compiler runs fast in a loop, too.
+"""JAX's convolution as an operation of our own, computed otherwise on the CPU.
 
-The gradients of a convolution are convolutions with their axes in another order. XLA for CPU brings
-these into the order that its fast kernels read, but only in a program's outermost computation: in
-the body of a scan they are left as they are and run in plain loops, some hundred times slower. So
-here they are written in that order to begin with.
+The operation has JAX's own rules for shapes, derivatives and batches: of any order, in forward and
+reverse mode, under any transformation. What they lead to are convolutions again, with their axes in
+another order, and these are ours, too. Only the program for the CPU differs: `cpu_convolution`.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 from jax import Array, lax
+from jax.extend.core import Literal, Primitive
+from jax.interpreters import ad, batching, mlir
 
-CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
+from phydi import cpu_convolution
+
+_THEIRS = lax.conv_general_dilated_p
+_OURS = Primitive("ph_conv_general_dilated")
 
 
 def conv_general_dilated(
     lhs, rhs, window_strides, padding, lhs_dilation=None, rhs_dilation=None, **options
 ) -> Array:
-    """`lax.conv_general_dilated`, with gradients that are fast inside loops on the CPU.
+    """`lax.conv_general_dilated`, whose gradients are fast on the CPU, also inside loops.
 
-        ∂L/∂x = g * flip(K)',    ∂L/∂K = x' * g
+        y[b, s, o] = Σ_t Σ_c x[b, s + t, c] K[t, c, o]
 
-    Its own gradients are used for images of two dimensions with their channels last and steps of 1,
-    and only in reverse mode (`jax.grad`, `jax.vjp`); everything else is JAX's.
+    The arguments are those of `jax.lax.conv_general_dilated`.
     """
-    options = {name: option for name, option in options.items() if option is not None}
-    axes = (lhs.ndim, rhs.ndim)
-    numbers = lax.conv_dimension_numbers(lhs.shape, rhs.shape, options.get("dimension_numbers"))
-    last = axes == (4, 4) and numbers == lax.conv_dimension_numbers(
-        lhs.shape, rhs.shape, CHANNELS_LAST
+    options |= {"lhs_dilation": lhs_dilation, "rhs_dilation": rhs_dilation}
+    convolve = partial(
+        lax.conv_general_dilated, window_strides=window_strides, padding=padding, **options
     )
-    ones = [window_strides, lhs_dilation or (1, 1), rhs_dilation or (1, 1)]
-    known = {"dimension_numbers", "feature_group_count", "precision"}
-    plain = all(set(v) == {1} for v in ones) and options.get("feature_group_count", 1) == 1
-    if not (last and plain and set(options) <= known):
-        return lax.conv_general_dilated(
-            lhs, rhs, window_strides, padding, lhs_dilation, rhs_dilation, **options
-        )
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], (1, 1), padding)
-    padding = tuple((int(low), int(high)) for low, high in padding)
-    return _convolve(lhs, rhs, padding, options.get("precision"))
+    return _with_ours(convolve)(lhs, rhs)
 
 
-def _lax(x, K, padding, precision) -> Array:
-    return lax.conv_general_dilated(
-        x, K, (1, 1), padding, dimension_numbers=CHANNELS_LAST, precision=precision
-    )
+def _with_ours(function: Callable) -> Callable:
+    """The function with our convolution wherever it has JAX's, for a function of few operations."""
+
+    def call(*args):
+        closed = jax.make_jaxpr(function)(*args)
+        values = dict(zip(closed.jaxpr.constvars, closed.consts))
+        values |= dict(zip(closed.jaxpr.invars, args))
+        read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731
+        for equation in closed.jaxpr.eqns:
+            operation = _OURS if equation.primitive is _THEIRS else equation.primitive
+            found = operation.bind(*map(read, equation.invars), **equation.params)
+            found = found if operation.multiple_results else [found]
+            values.update(zip(equation.outvars, found))
+        (result,) = closed.jaxpr.outvars
+        return read(result)
+
+    return call
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _convolve(x, K, padding, precision) -> Array:
-    return _lax(x, K, padding, precision)
+def _transpose_of_lhs(g, x, K, **params):
+    rule, x = ad.get_primitive_transpose(_THEIRS), ad.UndefinedPrimal(x.aval)
+    return _with_ours(lambda g, K: rule(g, x, K, **params)[0])(g, K)
 
 
-def _forward(x, K, padding, precision):
-    return _lax(x, K, padding, precision), (x, K)
+def _transpose_of_rhs(g, x, K, **params):
+    rule, K = ad.get_primitive_transpose(_THEIRS), ad.UndefinedPrimal(K.aval)
+    return _with_ours(lambda g, x: rule(g, x, K, **params)[1])(g, x)
 
 
-def _backward(padding, precision, saved, g):
-    def in_order(x, K, g):
-        turned = jnp.flip(K, (0, 1)).transpose(0, 1, 3, 2)
-        outside = [(k - 1 - low, k - 1 - high) for k, (low, high) in zip(K.shape, padding)]
-        of_x = _lax(g, turned, outside, precision)
-        # Channels as images, images as channels, and g as the kernel.
-        of_K = _lax(x.transpose(3, 1, 2, 0), g.transpose(1, 2, 0, 3), padding, precision)
-        return of_x, of_K.transpose(1, 2, 0, 3)
+def _batch(axis, args, axes, **params):
+    axis_of_result = None
 
-    def as_jax_does(x, K, g):
-        return jax.vjp(lambda x, K: _lax(x, K, padding, precision), x, K)[1](g)
+    def rule(*args):
+        nonlocal axis_of_result
+        batcher = batching.fancy_primitive_batchers[_THEIRS]
+        result, axis_of_result = batcher(axis, args, axes, **params)
+        return result
 
-    return lax.platform_dependent(*saved, g, cpu=in_order, default=as_jax_does)
+    return _with_ours(rule)(*args), axis_of_result
 
 
-_convolve.defvjp(_forward, _backward)
+@partial(jax.jit, static_argnames="params")
+def _at_once(x, K, params):
+    return _OURS.bind(x, K, **dict(params))
+
+
+def _lower_for_cpu(ctx, x, K, **params):
+    # What XLA distributes over devices is left whole: blocks of images would be sent around.
+    context = ctx.module_context.axis_context
+    whole = isinstance(context, mlir.ShardingContext) and (context.num_devices or 1) > 1
+    lower = mlir.lower_fun(partial(cpu_convolution.convolve, whole=whole), multiple_results=False)
+    return lower(ctx, x, K, **params)
+
+
+_OURS.def_impl(lambda x, K, **params: _at_once(x, K, params=tuple(sorted(params.items()))))
+_OURS.def_effectful_abstract_eval(_THEIRS.abstract_eval)
+ad.defbilinear(_OURS, _transpose_of_lhs, _transpose_of_rhs)
+batching.fancy_primitive_batchers[_OURS] = _batch
+mlir.register_lowering(_OURS, mlir.lower_fun(_THEIRS.bind, multiple_results=False))
+mlir.register_lowering(_OURS, _lower_for_cpu, platform="cpu")

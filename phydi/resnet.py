@@ -21,7 +21,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from phydi import gradients
 from phydi.checking import check_option, check_positive_integer
 from phydi.construction import constructed
 from phydi.convolution import PHConv
@@ -250,7 +249,6 @@ def _convolution(size_in, size_out, kernel, strides, *, rngs, **options) -> PHCo
         (kernel, kernel),
         strides,
         padding=[(kernel // 2, kernel // 2)] * 2,
-        conv_general_dilated=gradients.conv_general_dilated,  # blocks are scanned over
         rngs=rngs,
         **options,
     )

@@ -6,7 +6,7 @@ import numpy as np
 
 import lyapjax as ly
 from experiments.bench import Contest, Row
-from lyapjax.proofs.statements import statement_of
+from lyapjax.proofs.statements import Bounding, statement_of
 
 
 def _falsify() -> Contest:
@@ -105,10 +105,12 @@ def _bounds() -> Contest:
     statement = statement_of(slope, None, 2)
     lo = np.asarray(system.domain.uniform(jax.random.key(1), 32768)) / 2
     hi = lo + 0.05
-    stages, numbers = statement.prepared(lo, hi, large=True), statement.program.numbers
+    bounding = Bounding(statement, lo, hi, np.zeros(2))
+    bounding(lo, hi)
+    bounding.large.wait()
 
     def ours():
-        return stages(numbers, lo, hi, statement.forms).upper
+        return bounding(lo, hi).upper
 
     values = jax.jit(jax.vmap(slope))
     points = [jnp.asarray(x) for x in np.split(lo, 8)]

@@ -58,23 +58,11 @@ def paper_value(depth: int, n: int, norm: str) -> float | str | None:
     return None
 
 
-def run(config: Config) -> dict:
-    """Epochs to the target for every model, and the curves."""
-    preset = SCALES[config.scale]
-    groups = [
-        (n, depth, norm) for n in config.ns for depth in config.depths for norm in config.norms
-    ]
-    options = {"num_alphas": config.num_alphas, "learning_rate": config.learning_rate}
-    cells = [
-        Cell(depth, n, norm, seed, **options)
-        for n, depth, norm in groups
-        for seed in range(config.num_seeds)
-    ]
-    results = iter(run_cells(cells, config.scale, config.data, config.cells))
-    rows, curves = [], {}
-    for n, depth, norm in groups:
-        found = [next(results) for _ in range(config.num_seeds)]
-        perplexities = [[e["perplexity"] for e in result["epochs"]] for result in found]
+def compare(groups: dict, scale: str) -> tuple[list[dict], dict]:
+    """Rows and curves of groups {(n, depth, norm): results of the seeds}."""
+    preset, rows, curves = SCALES[scale], [], {}
+    for (n, depth, norm), results in groups.items():
+        perplexities = [[e["perplexity"] for e in result["epochs"]] for result in results]
         reached = [epochs_to(curve, preset.target) for curve in perplexities]
         mean, error = mean_and_error([epochs for epochs in reached if epochs is not None])
         best = [min(curve, default=float("inf")) for curve in perplexities]
@@ -85,17 +73,35 @@ def run(config: Config) -> dict:
                 "here": mean,
                 "error": error,
                 "reached": f"{sum(epochs is not None for epochs in reached)} of {len(reached)}",
-                "best perplexity": mean_and_error(best)[0],
-                "status": "; ".join(sorted({result["status"] for result in found})),
+                "best": mean_and_error(best)[0],
+                "status": "; ".join(sorted({result["status"] for result in results})),
                 "cut": preset.cut,
             }
         )
         curves[f"{n}|{depth}|{norm}"] = perplexities
+    return rows, curves
+
+
+def run(config: Config) -> dict:
+    """The epochs to the target for every model, and the curves."""
+    names = [
+        (n, depth, norm) for n in config.ns for depth in config.depths for norm in config.norms
+    ]
+    options = {"num_alphas": config.num_alphas, "learning_rate": config.learning_rate}
+    cells = [
+        Cell(depth, n, norm, seed, **options)
+        for n, depth, norm in names
+        for seed in range(config.num_seeds)
+    ]
+    results = iter(run_cells(cells, config.scale, config.data, config.cells))
+    groups = {name: [next(results) for _ in range(config.num_seeds)] for name in names}
+    rows, curves = compare(groups, config.scale)
+    preset = SCALES[config.scale]
     notes = [f"cut: {preset.cut}", "a mean is over the seeds that reached the target"]
     return {"table": rows, "series": curves, "target": preset.target, "notes": notes}
 
 
-def plot(results: dict):
+def plot(results: dict, figure=None):
     """Epochs to the target against depth, a panel for each n; crosses where no seed reached it."""
     curves, target = results["series"], results["target"]
     reached = {}
@@ -104,4 +110,4 @@ def plot(results: dict):
         reached[int(n), int(depth), norm] = [epochs_to(curve, target) for curve in seeds]
     longest = max((len(curve) for seeds in curves.values() for curve in seeds), default=1)
     colours = {"post": "C0", "pre": "C2", "phydi": "C1"}
-    return epochs_against_depth(reached, colours, longest, f"perplexity {target:g}")
+    return epochs_against_depth(reached, colours, longest, f"perplexity {target:g}", figure)

@@ -5,17 +5,18 @@ import matplotlib.pyplot as plt
 from experiments.phydi.cells import mean_and_error
 
 
-def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str):
+def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str, figure=None):
     """Means and standard errors, a panel for each n; a cross where no seed reached the target.
 
     `reached` has, by (n, depth, kind), the epochs of each seed, or None; kinds are drawn in the
-    order of `colours`, `longest` is the number of epochs after which the longest run ended.
+    order of `colours`, `longest` is the number of epochs after which the longest run ended. It is
+    drawn into `figure`, a part of one, if that is given.
     """
     ns, depths, found = (sorted({key[i] for key in reached}) for i in range(3))
     kinds = [kind for kind in colours if kind in found]
-    figure, axes = plt.subplots(
-        1, len(ns), figsize=(1.5 + 3.2 * len(ns), 3), squeeze=False, sharey=True
-    )
+    if figure is None:
+        figure = plt.figure(figsize=(1.5 + 3.2 * len(ns), 3), layout="constrained")
+    axes = figure.subplots(1, len(ns), squeeze=False, sharey=True)
     for axis, n in zip(axes[0], ns):
         for i, kind in enumerate(kinds):
             # Side by side, so that equal values are seen.
@@ -38,6 +39,6 @@ def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str)
         axis.set_title(f"n = {n}")
         axis.set_xlabel("layers")
     axes[0][0].set_ylabel(f"epochs to {label}\n(× never)")
-    axes[0][-1].legend(frameon=False, loc="lower right")
-    figure.tight_layout()
+    handles = axes[0][0].get_legend_handles_labels()
+    figure.legend(*handles, frameon=False, loc="outside right center")
     return figure

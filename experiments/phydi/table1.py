@@ -84,7 +84,7 @@ def compare(groups: dict, scale: str, paper: dict) -> tuple[list[dict], dict]:
                     "reached": f"{sum(m is not None for m in reached)} of {len(reached)}",
                     "paper M2": known[2],
                     "M2": None if init == "phydi" else m2,
-                    "best accuracy": max(best),
+                    "best": max(best),
                     "batch": batch_size,
                     "rate": rate,
                     "status": "; ".join(sorted({result["status"] for result in results})),
@@ -122,7 +122,7 @@ def run(config: Config) -> dict:
     return {"table": rows, "series": curves, "target": SCALES[config.scale].target, "notes": notes}
 
 
-def plot(results: dict):
+def plot(results: dict, figure=None):
     """Epochs to the target against depth, one panel for each n; bars are standard errors."""
     curves, target = results["series"], results["target"]
     reached = {}
@@ -130,4 +130,4 @@ def plot(results: dict):
         depth, n, init = name.split("|")
         reached[int(n), int(depth), init] = [epochs_to(curve, target) for curve in seeds]
     longest = max((len(curve) for seeds in curves.values() for curve in seeds), default=1)
-    return epochs_against_depth(reached, COLOURS, longest, f"{target:.0%}")
+    return epochs_against_depth(reached, COLOURS, longest, f"{target:.0%}", figure)

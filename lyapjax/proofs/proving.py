@@ -6,8 +6,9 @@ A box is done if the upper bound of the margin is below 0, or the lower bound of
 `where` above 0. Boxes that are not are cut at their middle, along the coordinate on which the
 bounds depend most (along two, if both matter), until none is left; if there are few, twice, since
 empty places of a batch cost as much as full ones. The boxes of a round are bounded
-together, in batches of fixed sizes (see `compiled`), several at a time on the cores there are; the
-list of open boxes lives on the host, last in, first out, so that it stays short.
+together, in batches of fixed sizes on all cores and devices (see `spreading`). What a round is does
+not depend on how many there are, so neither do the boxes of the proof. The list of open boxes lives
+on the host, last in, first out, so that it stays short.
 
 In every box the place where the bounds say that the margin is greatest is a candidate for a
 counterexample; and when a proof becomes long, the open boxes with the largest bounds are where a
@@ -24,17 +25,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, unpacked
-from lyapjax.proofs.statements import Statement, statement_of
-from lyapjax.readers import intervals as ia
-from lyapjax.readers.compiled import SMALL_BATCH, Executable, large_batch
-
-# Fewer boxes than this many small batches are not worth compiling the large one for.
-SMALL_BATCHES = 4
-NUM_AT_ONCE = 4
-NUM_TRIED = 3
-NUM_CLIMBS = 12
-CLIMB_AFTER = 8192
+from lyapjax.proofs import processes
+from lyapjax.proofs.branching import ROUND, End, Search
+from lyapjax.proofs.checkpoint import Checkpoint, stamp
+from lyapjax.proofs.statements import Bounding, Statement, statement_of
 
 
 class Verdict(enum.Enum):
@@ -94,42 +88,6 @@ class Proof:
         return self.verdict is Verdict.PROVED
 
 
-def _cut(lo, hi, scores, smallest, *, quarters: bool = True):
-    """Halves along the coordinate that matters most, quarters if another matters half as much."""
-    middle = 0.5 * lo + 0.5 * hi
-    can = (lo < middle) & (middle < hi) & (hi - lo > smallest)
-    scores = np.where(can, scores, -1.0)
-    order = np.argsort(-scores, axis=1)
-    rows = np.arange(len(lo))
-    first = order[:, 0]
-    stuck = ~can[rows, first]
-
-    def halves(lo, hi, axis):
-        rows, m = np.arange(len(lo)), 0.5 * lo + 0.5 * hi
-        low, high = hi.copy(), lo.copy()
-        low[rows, axis] = m[rows, axis]
-        high[rows, axis] = m[rows, axis]
-        return np.concatenate([lo, high]), np.concatenate([low, hi])
-
-    keep = ~stuck
-    lo, hi, order, scores = lo[keep], hi[keep], order[keep], scores[keep]
-    first = order[:, 0]
-    new_lo, new_hi = halves(lo, hi, first)
-    if lo.shape[1] > 1 and quarters:
-        rows, second = np.arange(len(lo)), order[:, 1]
-        both = np.tile(scores[rows, second] > 0.5 * scores[rows, first], 2)
-        lo2, hi2 = halves(new_lo[both], new_hi[both], np.tile(second, 2)[both])
-        new_lo = np.concatenate([new_lo[~both], lo2])
-        new_hi = np.concatenate([new_hi[~both], hi2])
-    return new_lo, new_hi, stuck
-
-
-def measure(lo: np.ndarray, hi: np.ndarray) -> float:
-    """The volume of boxes; of faces, their area."""
-    width = hi - lo
-    return float(np.prod(np.where(width > 0, width, 1.0), axis=1).sum())
-
-
 def _check_boxes(lo, hi):
     lo, hi = (np.atleast_2d(np.asarray(v)) for v in (lo, hi))
     for name, v in (("lo", lo), ("hi", hi)):
@@ -140,54 +98,6 @@ def _check_boxes(lo, hi):
     if not (np.isfinite(lo).all() and np.isfinite(hi).all() and (lo <= hi).all()):
         raise ValueError("lo: expected finite corners with lo <= hi, and no NaN")
     return lo, hi
-
-
-def _climb(stages: Executable, statement: Statement, numbers, lo, hi) -> np.ndarray:
-    """Points of the boxes, after steps uphill in the margin, or downhill where outside.
-
-    In floating point: these are only candidates.
-    """
-    forms, columns, least, most = statement.forms, np.arange(len(lo)), lo.T, hi.T
-    sign, index, offset = forms.sign[:, None], forms.index, forms.offset[:, None]
-    x, width = 0.5 * least + 0.5 * most, most - least
-    best, found = np.full(len(lo), -ia.INF), x.copy()
-    for turn in range(NUM_CLIMBS):
-        outputs, slopes = stages.gradients(numbers, x, forms)
-        values = sign * outputs[index] + offset
-        worst = np.argmax(values[1:], axis=0) + 1 if len(values) > 1 else None
-        here = np.full(len(lo), -1.0) if worst is None else values[worst, columns]
-        direction = sign[0] * slopes[index[0]]
-        if worst is not None:
-            back = -sign[worst, 0] * slopes[index[worst], :, columns].T
-            direction = np.where(here > 0, back, direction)
-        better = (here <= 0) & (values[0] > best)
-        best, found = np.where(better, values[0], best), np.where(better, x, found)
-        size = np.abs(direction * width).max(axis=0)
-        move = direction * width**2 / np.where((size > 0) & np.isfinite(size), size, ia.INF)
-        x = np.clip(x + np.nan_to_num(move) * 0.75**turn, least, most)
-    order = np.argsort(-best)[:NUM_TRIED]
-    return found.T[order[best[order] >= 0]]
-
-
-def _suspects(candidate: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """The centres that are the likeliest counterexamples, likeliest first, (k, n)."""
-    places = np.flatnonzero(candidate > -ia.INF)
-    return centre.T[places[np.argsort(-candidate[places])[:NUM_TRIED]]]
-
-
-def _take(stack: list, limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """Up to that many boxes from the end of the list."""
-    los, his, count = [], [], 0
-    while stack and count < limit:
-        lo, hi = stack.pop()
-        if count + len(lo) > limit:
-            rest = limit - count
-            stack.append((lo[rest:], hi[rest:]))
-            lo, hi = lo[:rest], hi[:rest]
-        los.append(lo)
-        his.append(hi)
-        count += len(lo)
-    return np.concatenate(los), np.concatenate(his)
 
 
 def prove(
@@ -270,97 +180,60 @@ def prove_statement(
 ) -> Proof:
     """`prove`, of a statement that has been read."""
     start = time.perf_counter() if start is None else start
-    n = lo.shape[1]
-    stages = statement.prepared(lo, hi)
-    numbers, before = statement.program.numbers, time.perf_counter()
-    stages.wait()
-    start += time.perf_counter() - before  # compiling does not count
-    larger, batch, climb_at = None, SMALL_BATCH, CLIMB_AFTER
-    corners = lo, hi
-    keeper, known = None, None
-    if checkpoint is not None:
-        what = stamp(statement.program, tuple(statement.forms), lo, hi, rtol)
-        keeper = Checkpoint(checkpoint, what)
-        known = keeper.load()
     smallest = rtol * (hi.max(axis=0) - lo.min(axis=0))
-    everything, done_measure = measure(lo, hi), 0.0
-    # A few rounds of cutting blindly cost less than bounding boxes that are far too large.
-    while 2 * len(lo) <= SMALL_BATCH:
-        widths = (hi - lo) / np.maximum(np.maximum(hi - lo, smallest).max(axis=0), ia.TINY)
-        new_lo, new_hi, stuck = _cut(lo, hi, widths, smallest, quarters=4 * len(lo) <= SMALL_BATCH)
-        if stuck.all():
+    before = time.perf_counter()
+    bounding = Bounding(statement, lo, hi, smallest)
+    start += time.perf_counter() - before  # compiling does not count
+    search = Search(bounding, lo, hi, max_boxes, start + max_seconds)
+    keeper = None
+    if checkpoint is not None or processes.several():
+        what = stamp(statement.program, tuple(statement.forms), lo, hi, rtol)
+        processes.begin(search, what, checkpoint)
+        keeper = None if checkpoint is None else Checkpoint(checkpoint, what)
+    if keeper is not None:
+        search.restore(keeper.load())
+    while True:
+        together = search.count + ROUND
+        while search.is_open and search.count < together:
+            search.step()
+            if keeper is not None and (search.end.is_over or (search.is_open and keeper.is_due)):
+                keeper.save(search.state())
+            if callback_fn is not None:
+                callback_fn(search.measure / search.everything, search.count)
+        seconds = time.perf_counter() - start
+        if processes.several():
+            seconds = processes.exchange(search, seconds)
+        if not search.is_open:
             break
-        lo, hi = np.concatenate([new_lo, lo[stuck]]), np.concatenate([new_hi, hi[stuck]])
-    stack, done, count, num_open = [(lo, hi)], [], 0, len(lo)
-    verdict, reason, point = Verdict.PROVED, "", None
-    hardest = None
-    if known is not None:
-        stack, done = unpacked("open", known), unpacked("done", known)
-        num_open, count, climb_at = (int(v) for v in known["counts"])
-        done_measure = float(known["measure"])
-    while stack:
-        over = count >= max_boxes or time.perf_counter() - start > max_seconds
-        if keeper is not None and count and (over or keeper.is_due):
-            counts = {"counts": np.array([num_open, count, climb_at]), "measure": done_measure}
-            keeper.save({**packed("open", stack), **packed("done", done), **counts})
-        if count and over:
-            what = f"{count} boxes" if count >= max_boxes else f"{max_seconds:g} seconds"
-            verdict, reason = Verdict.UNKNOWN, f"not finished within {what}"
-            break
-        if larger is None and num_open > SMALL_BATCHES * SMALL_BATCH:
-            larger = statement.prepared(*corners, large=True)
-        if larger is not None and larger.is_ready:
-            stages, batch = larger, large_batch(n)
-        lo, hi = _take(stack, min(NUM_AT_ONCE * batch, max(max_boxes - count, batch)))
-        upper, finished, candidate, centre, scores = stages(numbers, lo, hi, statement.forms)
-        count += len(lo)
-        points = _suspects(candidate, centre)
-        open_ = ~finished
-        done.append((lo[finished], hi[finished]))
-        done_measure += measure(lo[finished], hi[finished])
-        lo, hi, upper, scores = lo[open_], hi[open_], upper[open_], scores.T[open_]
-        if count >= climb_at and len(lo) and not len(points):
-            climb_at = 4 * count
-            worst = np.argsort(-upper)[:SMALL_BATCH]
-            points = _climb(statement.prepared(*corners), statement, numbers, lo[worst], hi[worst])
-        for x in points:
-            if statement.refuted_at(x):
-                verdict, point = Verdict.REFUTED, x
-                reason = f"the margin is not negative at {x.tolist()}"
-                break
-        if callback_fn is not None:
-            callback_fn(done_measure / everything, count)
-        if verdict is Verdict.REFUTED:
-            break
-        if len(lo):
-            top = int(np.argmax(upper))
-            hardest = lo[top], hi[top]
-            new_lo, new_hi, stuck = _cut(lo, hi, scores, smallest)
-            if stuck.any():
-                i = int(np.argmax(stuck))
-                hardest = (lo[i], hi[i])
-                verdict = Verdict.UNKNOWN
-                middle = (0.5 * lo[i] + 0.5 * hi[i]).tolist()
-                reason = f"a box of the smallest size is open, around {middle}"
-                break
-            if 4 * len(new_lo) <= SMALL_BATCH:  # places of a batch cost the same if empty
-                *finer, stuck = _cut(new_lo, new_hi, new_hi - new_lo, smallest)
-                new_lo, new_hi = (new_lo, new_hi) if stuck.any() else finer
-            stack.append((new_lo, new_hi))
-        num_open = sum(len(part[0]) for part in stack)
-    if keeper is not None and verdict is not Verdict.UNKNOWN:
+    if keeper is not None and not search.end.is_over:
         keeper.remove()
+    return _proof(search, max_seconds, seconds)
+
+
+def _proof(search: Search, max_seconds: float, seconds: float) -> Proof:
+    """What a search that has ended says."""
+    end, share = search.end, search.measure / search.everything
+    verdict = {End.PROVED: Verdict.PROVED, End.REFUTED: Verdict.REFUTED}.get(end, Verdict.UNKNOWN)
+    point = search.point if end is End.REFUTED else None
+    if end is End.STUCK:
+        middle = (0.5 * search.hardest[0] + 0.5 * search.hardest[1]).tolist()
+    reason = {
+        End.PROVED: lambda: "",
+        End.REFUTED: lambda: f"the margin is not negative at {point.tolist()}",
+        End.STUCK: lambda: f"a box of the smallest size is open, around {middle}",
+        End.BOXES: lambda: f"not finished within {search.count} boxes",
+        End.SECONDS: lambda: f"not finished within {max_seconds:g} seconds",
+    }[end]()
     if verdict is Verdict.UNKNOWN:
-        reason += f"; {done_measure / everything:.3%} of the volume is proved"
-    empty = np.zeros((0, n))
+        reason += f"; {share:.3%} of the volume is proved"
+    proved = verdict is Verdict.PROVED
     return Proof(
         verdict,
         reason,
         point,
-        1.0 if verdict is Verdict.PROVED else min(done_measure / everything, 1.0),
-        count,
-        time.perf_counter() - start,
-        np.concatenate([empty, *(d[0] for d in done)]),
-        np.concatenate([empty, *(d[1] for d in done)]),
-        None if verdict is Verdict.PROVED else hardest,
+        1.0 if proved else min(share, 1.0),
+        search.count,
+        seconds,
+        *search.finished(),
+        None if proved else search.hardest,
     )

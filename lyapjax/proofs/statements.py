@@ -25,6 +25,7 @@ from lyapjax.readers import intervals as ia
 from lyapjax.readers.ball import evaluate_balls
 from lyapjax.readers.compiled import (
     SMALL_BATCH,
+    Bounded,
     Executable,
     Forms,
     executable,
@@ -32,8 +33,12 @@ from lyapjax.readers.compiled import (
     make_forms,
 )
 from lyapjax.readers.program import Placeholder, Program, trace
+from lyapjax.readers.spreading import divided, num_devices, side_by_side
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import System
+
+# Fewer boxes than this many small batches are not worth compiling the large one for.
+SMALL_BATCHES = 4
 
 
 def is_family(value) -> bool:
@@ -94,7 +99,10 @@ class Statement(NamedTuple):
     forms: Forms
 
     def prepared(self, lo, hi, *, large: bool = False) -> Executable:
-        """The executables for boxes within [lo, hi]; compiling begins, if it has not before."""
+        """The executables for boxes within [lo, hi]; compiling begins, if it has not before.
+
+        Large batches lie on all devices.
+        """
         n, program = np.shape(lo)[-1], self.program
         tame = is_tame(*program.constants, self.forms.offset)
         tame = tame and np.max(np.abs([lo, hi])) <= 2.0**ia.TAME
@@ -102,7 +110,8 @@ class Statement(NamedTuple):
         batch = large_batch(n) if large else SMALL_BATCH
         size = ia.TAME if tame else ia.INF
         rows = len(self.forms.sign)
-        return executable(program.steps, program.outputs, size, shapes, n, batch, rows)
+        spread = large and num_devices() > 1
+        return executable(program.steps, program.outputs, size, shapes, n, batch, rows, spread)
 
     def refuted_at(self, x: np.ndarray) -> bool:
         """Whether x is certainly a counterexample, in ball arithmetic."""
@@ -112,6 +121,41 @@ class Statement(NamedTuple):
             found.append((outputs[index] * int(sign) if sign else 0) + arb(offset))
         margin, *regions = found
         return bool(margin >= 0 and all(r <= 0 for r in regions))
+
+
+class Bounding:
+    """Bounds of a statement over any number of boxes, in batches side by side.
+
+    The large batches are compiled, in a thread, when there are boxes enough to pay for it.
+    """
+
+    def __init__(self, statement: Statement, lo, hi, smallest):
+        self.statement, self.corners, self.smallest = statement, (lo, hi), smallest
+        self.small = statement.prepared(lo, hi)
+        self.small.wait()
+        self.inputs = self._placed(self.small)
+        self.large, self.large_inputs = None, None
+
+    def _placed(self, code: Executable) -> tuple:
+        return code.placed(self.statement.program, self.statement.forms, self.smallest)
+
+    def __call__(self, lo, hi) -> Bounded:
+        """What is known of boxes (N, n)."""
+        if self.large is None and len(lo) > SMALL_BATCHES * SMALL_BATCH:
+            self.large = self.statement.prepared(*self.corners, large=True)
+        is_ready = self.large is not None and self.large.is_ready
+        if is_ready and self.large_inputs is None:
+            self.large_inputs = self._placed(self.large)
+        calls = []
+        for a, b, is_large in divided(len(lo), SMALL_BATCH, self.large.batch if is_ready else None):
+            code = self.large if is_large else self.small
+            inputs = self.large_inputs if is_large else self.inputs
+            calls.append(functools.partial(code, lo[a:b], hi[a:b], *inputs))
+        return Bounded(*side_by_side(calls))
+
+    def gradients(self, x):
+        """Values (k, N) and gradients (k, n, N) of the outputs at points (n, N)."""
+        return self.small.gradients(x, *self.inputs)
 
 
 def refutes(program: Program, x: np.ndarray) -> bool:

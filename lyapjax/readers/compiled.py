@@ -1,10 +1,11 @@
 """Bounds of programs as compiled code, for batches of boxes of a few fixed sizes.
 
 Programs with the same steps share their code whatever their numbers are. What is compiled gives
-linear bounds (`planes`). Where numbers are so large that something may overflow, or the function
-may jump, it gives guarded intervals, in two executables (see `bounds.first_stage`): plain bounds
-and slopes, then the mean value form about the best centre. Between bounds and the caller stand
-*forms*, numbers that say which output of the program is meant, with which sign, and what is added:
+linear bounds (`planes`) and what they say (`judged`). Where numbers are so large that something may
+overflow, or the function may jump, it gives guarded intervals, in two executables (see
+`bounds.first_stage`): plain bounds and slopes, then the mean value form about the best centre.
+Between bounds and the caller stand *forms*, numbers that say which output of the program is meant,
+with which sign, and what is added:
 
     form_r(x) = s_r q_{i_r}(x) + b_r,        s_r in {1, -1, 0}
 
@@ -13,9 +14,10 @@ so that V̇ < 0, V < c and c' < V on various regions are read by one executable 
 Executables are made in threads: XLA does not hold Python's lock while it compiles, and what else is
 to be done meanwhile (compiling the learner, for one) goes on. The emitter of fused loops that XLA
 uses by default on the CPU is switched off: without it these programs compile in 0.6 times the time
-and run in half, with wide vectors in 0.8 times of that (measured with jaxlib 0.10.2). The margins
-of rounding do not rest on it, and the tests read the executables' results against ball arithmetic
-as they are made here.
+and run in half, with wide vectors in 0.8 times of that (measured with jaxlib 0.10.2). So is the
+division of single loops among threads, since whole batches are computed side by side. The margins
+of rounding do not rest on any of this, and the tests read the executables' results against ball
+arithmetic as they are made here.
 """
 
 import concurrent.futures
@@ -32,12 +34,26 @@ from lyapjax.readers.enclosure import evaluate, spread
 from lyapjax.readers.linear import EPS
 from lyapjax.readers.planes import planes
 from lyapjax.readers.program import JUMPS, Program
+from lyapjax.readers.spreading import (
+    divided,
+    num_devices,
+    on_cpu,
+    over_devices,
+    pad,
+    replicated,
+    side_by_side,
+)
 
-OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_prefer_vector_width": 512}
+OPTIONS = {
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_multi_thread_eigen": False,
+    "xla_cpu_prefer_vector_width": 512,
+}
 # Relative: how small a box is a point, and a number rounding error; nothing rests on it.
 SMALL = 1e-10
 LEAST = 0.05  # weight of a form that no cut can decide
 SMALL_BATCH = 512
+LARGE_BATCH = 2048
 # jaxlib 0.10.2 computes some products wrongly from row 16,384 on (jax-ml/jax issue 39103), and
 # slopes have a row a coordinate.
 MOST_ROWS = 8192
@@ -65,27 +81,25 @@ class Bounded(NamedTuple):
     Attributes:
       upper: (batch,) upper bounds of the margin.
       finished: (batch,) whether the statement is proved on the box.
-      candidate: (batch,) the margin at `centre`, roughly, -inf where it is no counterexample as
-        far as can be told; balls decide.
+      value: (batch,) the margin at `centre`, roughly.
+      lack: (batch,) by how much `centre` is no counterexample as far as can be told, not above 0
+        up to rounding if it may be one; balls decide.
       centre: (n, batch) where the margin is greatest, as far as the bounds tell.
-      scores: (n, batch) how much the bounds depend on each coordinate.
+      axes: (2, batch) the coordinate along which to cut, and another that matters half as much;
+        -1 if there is none.
     """
 
     upper: jax.Array
     finished: jax.Array
-    candidate: jax.Array
+    value: jax.Array
+    lack: jax.Array
     centre: jax.Array
-    scores: jax.Array
+    axes: jax.Array
 
 
 def large_batch(n: int) -> int:
-    """The size of a large batch for n coordinates."""
-    return max(SMALL_BATCH, MOST_ROWS // n // SMALL_BATCH * SMALL_BATCH)
-
-
-def on_cpu():
-    """The margins of rounding are those of XLA's CPU backend, whatever the default device is."""
-    return jax.default_device(jax.devices("cpu")[0])
+    """The size of a large batch for n coordinates, on each device."""
+    return max(SMALL_BATCH, min(LARGE_BATCH, MOST_ROWS // n // SMALL_BATCH * SMALL_BATCH))
 
 
 def _signed(ends, forms: Forms):
@@ -113,6 +127,21 @@ def _influence(lo, hi, slopes, forms: Forms):
     return jnp.sum(weight[:, None, None] * share, axis=0)
 
 
+def _axes(lo, hi, scores, smallest):
+    """The two best coordinates to cut, of those that a cut makes smaller."""
+    middle = 0.5 * lo + 0.5 * hi
+    can = (lo < middle) & (middle < hi) & (hi - lo > smallest[:, None])
+    scores = jnp.where(can, jnp.where(scores > 0, scores, 0.0), -1.0)
+    none = jnp.full(lo.shape[1:], -1, jnp.int32)
+    first, second, best, next_ = none, none, none + 0.0, none + 0.0
+    for k, score in enumerate(scores):
+        better, good = score > best, score > next_
+        second = jnp.where(better, first, jnp.where(good, k, second))
+        next_ = jnp.where(better, best, jnp.where(good, score, next_))
+        first, best = jnp.where(better, k, first), jnp.where(better, score, best)
+    return jnp.stack([first, jnp.where(next_ > 0.5 * best, second, -1)])
+
+
 def _stages(program: Program, size: float):
     """The two stages of these steps, as functions of numbers, boxes and forms."""
 
@@ -122,7 +151,7 @@ def _stages(program: Program, size: float):
         low, high = _signed(slopes, margin)
         return (ends, slopes, bad), best_centre(lo, hi, (low[0], high[0]))
 
-    def second(constants, lo, hi, forms, found, centre):
+    def second(constants, lo, hi, forms, smallest, found, centre):
         x = ia.box(lo, hi, size)
         bounds, middle, bad = second_stage(program, constants, x, found, centre)
         lower, upper = _ends(bounds, forms)
@@ -130,17 +159,68 @@ def _stages(program: Program, size: float):
         least, most = _ends(middle, forms)
         inside = jnp.all(least[1:] <= 0, axis=0)
         # How far the centre is from being no counterexample; balls decide.
-        candidate = jnp.where(inside & ~bad & (most[0] >= 0), least[0], -ia.INF)
-        return Bounded(upper[0], finished, candidate, centre, _influence(lo, hi, found[1], forms))
+        lack = jnp.where(inside & ~bad & (most[0] >= 0), 0.0, ia.INF)
+        axes = _axes(lo, hi, _influence(lo, hi, found[1], forms), smallest)
+        return Bounded(upper[0], finished, least[0], lack, centre, axes)
 
     return first, second
 
 
+def _planes(program: Program):
+    """Linear bounds of these steps and what they say, as a function like those of `_stages`."""
+
+    def read(constants, lo, hi, forms, smallest):
+        found = planes(program, constants, lo, hi)
+        return judged(found, lo, hi, forms, smallest), found[:2]
+
+    return read
+
+
+def judged(found, lo, hi, forms: Forms, smallest) -> Bounded:
+    """What planes say of the forms.
+
+    Where the plane of the margin is highest, at a corner, a counterexample is looked for: if the
+    planes tell more there than they may be wrong by.
+
+    The claim of `linear` holds for any versions of c, a and r, so for these sums of them: two
+    versions of the middle are at most 2 r apart, and EPS is 32 roundings.
+    """
+    n = len(lo)
+    scores = 0.0
+    for i in range(len(forms.sign)):
+        sign, offset = forms.sign[i], forms.offset[i]
+        c, a, r = (jax.lax.dynamic_index_in_dim(v, forms.index[i], keepdims=False) for v in found)
+        reach, c = jnp.abs(a), sign * c + offset
+        h = jnp.where(sign == 0, 0.0, (sum(reach[k] for k in range(n)) + r) * (1 + 2 * EPS))
+        h = h + EPS * (jnp.abs(c) + jnp.abs(offset)) + ia.TINY
+        if i == 0:
+            away = jnp.sign(sign * a)
+            upper, finished = c + h, c + h < 0
+        else:
+            finished = finished | (c - h > 0)
+        there = c + sign * sum(a[k] * away[k] for k in range(n))
+        if i == 0:
+            value, lack = there, jnp.maximum(r, 0.0) - there
+        else:
+            lack = jnp.maximum(lack, there)
+        # A form counts by how much of its reach is overcome already: where the margin is positive
+        # in the middle of a box, only a region that the box lies outside of can finish it.
+        overcome = jnp.clip((-c if i == 0 else c) / (h + ia.TINY), 0.0, 1.0)
+        reach = reach + ia.TINY
+        scores = scores + jnp.abs(sign) * (LEAST + overcome) * reach / jnp.max(reach, axis=0)
+    centre = jnp.clip(0.5 * lo + 0.5 * hi + 0.5 * (hi - lo) * away, lo, hi)
+    return Bounded(upper, finished, value, lack, centre, _axes(lo, hi, scores, smallest))
+
+
 class Executable(NamedTuple):
-    """The stages for one size of batch, as they come from their threads: planes, or the two."""
+    """The stages for one size of batch, as they come from their threads: planes, or the two.
+
+    `batch` is how many boxes a call takes, on all devices together if it is `spread`.
+    """
 
     stages: tuple[concurrent.futures.Future, ...]
     batch: int
+    spread: bool
 
     def wait(self) -> None:
         """Until all is compiled."""
@@ -151,98 +231,72 @@ class Executable(NamedTuple):
         """Whether all is compiled."""
         return all(stage.done() for stage in self.stages)
 
-    def __call__(self, constants, lo, hi, forms: Forms) -> Bounded:
-        """What is known of the boxes (N, n), in batches that run side by side."""
-        first, *second = (stage.result() for stage in self.stages)
-        size, found = self.batch, []
+    def placed(self, program: Program, *values) -> tuple:
+        """The program's numbers and other values, where the executable wants them."""
+        if self.spread:
+            return replicated((program.constants, *values))
         with on_cpu():
-            for k in range(0, len(lo), size):
-                part = pad(lo[k : k + size], hi[k : k + size], size)
-                if not second:
-                    found.append(first(constants, *part))
-                    continue
-                here, centre = first(constants, *part, forms)
-                found.append(second[0](constants, *part, forms, here, centre))
-            columns = zip(*([np.asarray(v) for v in row] for row in found))
-        rows = [np.concatenate(column, axis=-1)[..., : len(lo)] for column in columns]
-        return Bounded(*rows) if second else judged(rows, lo.T, hi.T, forms)
+            return program.numbers, *jax.device_put(values)
 
-    def gradients(self, constants, x, forms: Forms) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(self, lo, hi, constants, forms: Forms, smallest) -> list[np.ndarray]:
+        """`Bounded` of at most a batch of boxes (N, n)."""
+        first, *second = (stage.result() for stage in self.stages)
+        part = pad(lo, hi, self.batch)
+        with on_cpu():
+            if second:
+                here, centre = first(constants, *part, forms)
+                found = second[0](constants, *part, forms, smallest, here, centre)
+            else:
+                found, _ = first(constants, *part, forms, smallest)
+            return [np.asarray(v)[..., : len(lo)] for v in found]
+
+    def gradients(self, x, constants, forms, smallest) -> tuple[np.ndarray, np.ndarray]:
         """Values (k, N) and gradients (k, n, N) of the outputs at points (n, N), not rounded."""
         first, num = self.stages[0].result(), x.shape[1]
         reach = SMALL * np.maximum(np.abs(x), 1.0)
         with on_cpu():
             if len(self.stages) == 1:
                 part = pad((x - reach).T, (x + reach).T, self.batch)
-                c, a, _ = (np.asarray(v)[..., :num] for v in first(constants, *part))
+                _, found = first(constants, *part, forms, smallest)
+                c, a = (np.asarray(v)[..., :num] for v in found)
                 return c, a / reach
             (ends, slopes, _), _ = first(constants, *pad(x.T, x.T, self.batch), forms)
         with np.errstate(invalid="ignore"):
             return tuple(np.asarray(v)[..., :num].mean(axis=1) for v in (ends, slopes))
 
 
-def judged(found, lo, hi, forms: Forms) -> Bounded:
-    """What planes say of the forms, on the host.
-
-    Where the plane of the margin is highest, at a corner, a counterexample is looked for: if the
-    planes tell more there than they may be wrong by, or than rounding is.
-    """
-    c, a, r = (np.asarray(v) for v in found)
-    index, sign, offset = forms.index, forms.sign[:, None], forms.offset[:, None]
-    reach = np.abs(a)
-    h = ((reach.sum(axis=1) + r) * (1 + EPS))[index]
-    h[forms.sign == 0] = 0.0
-    middle = sign * c[index] + offset
-    h += EPS * (np.abs(middle) + np.abs(offset)) + ia.TINY
-    upper, lower = middle[0] + h[0], middle - h
-    finished = (upper < 0) | (lower[1:] > 0).any(axis=0)
-    corner = np.sign(sign[0] * a[index[0]])
-    there = middle + sign * np.einsum("knb,nb->kb", a[index], corner)
-    slack = SMALL * np.abs(middle[0]).max()
-    likely = (there[0] >= -slack) & (there[0] + slack >= r[index[0]]) & ~finished
-    likely &= (there[1:] <= slack).all(axis=0)
-    centre = np.clip(0.5 * lo + 0.5 * hi + 0.5 * (hi - lo) * corner, lo, hi)
-    # A form counts by how much of its reach is overcome already: where the margin is positive in
-    # the middle of a box, only a region that the box lies outside of can finish it.
-    middle[0] *= -1.0
-    weight = np.abs(sign) * (LEAST + np.clip(middle / (h + ia.TINY), 0.0, 1.0))
-    reach = reach + ia.TINY
-    scores = np.einsum("rb,rnb->nb", weight, (reach / reach.max(axis=1, keepdims=True))[index])
-    return Bounded(upper, finished, np.where(likely, there[0], -ia.INF), centre, scores)
-
-
 @functools.lru_cache(maxsize=128)
-def executable(steps, outputs, size: float, shapes, n: int, batch: int, rows: int) -> Executable:
+def executable(
+    steps, outputs, size: float, shapes, n: int, batch: int, rows: int, spread: bool
+) -> Executable:
     """The executables of all programs with these steps; compiling begins at once, in threads.
 
-    `shapes` are those of the constants, `rows` is the number of forms, `size` bounds all numbers.
+    `shapes` are those of the constants, `rows` is the number of forms, `size` bounds all numbers,
+    `batch` is for each device, all of which are used if it is `spread`. Guarded intervals, which
+    are rare, keep to one.
     """
     with on_cpu():
         program = Program(steps, outputs, (), None)
         real = functools.partial(jax.ShapeDtypeStruct, dtype=np.float64)
-        boxes = real((n, batch)), real((n, batch))
-        args = tuple(real(s) for s in shapes), *boxes
-        if size <= ia.SAFE and not program.ops & JUMPS:
-            traced = jax.jit(functools.partial(planes, program)).trace(*args)
-            return Executable((_compiling(traced.lower()),), batch)
+        constants, boxes = tuple(real(s) for s in shapes), (real((n, batch)), real((n, batch)))
         forms = Forms(real((rows,)), jax.ShapeDtypeStruct((rows,), np.int32), real((rows,)))
+        smallest = real((n,))
+        if size <= ia.SAFE and not program.ops & JUMPS:
+            fn, count = _planes(program), num_devices() if spread else 1
+            if spread:
+                fn = over_devices(fn, constants, boxes, (forms, smallest))
+            boxes = [real((n, count * batch))] * 2
+            traced = jax.jit(fn).trace(constants, *boxes, forms, smallest)
+            return Executable((_compiling(traced.lower()),), count * batch, spread)
         first, second = _stages(program, size)
-        traced = jax.jit(first).trace(*args, forms)
-        stages = traced.lower(), jax.jit(second).trace(*args, forms, *traced.out_info).lower()
-    return Executable(tuple(_compiling(stage) for stage in stages), batch)
+        traced = jax.jit(first).trace(constants, *boxes, forms)
+        args = constants, *boxes, forms, smallest, *traced.out_info
+        stages = traced.lower(), jax.jit(second).trace(*args).lower()
+    return Executable(tuple(_compiling(stage) for stage in stages), batch, False)
 
 
 def _compiling(lowered) -> concurrent.futures.Future:
     return _THREADS.submit(lowered.compile, compiler_options=OPTIONS)
-
-
-def pad(lo, hi, size: int) -> list[np.ndarray]:
-    """Boxes (N, n) as columns (n, size), the last one repeated."""
-    found = [np.empty((lo.shape[1], size)) for _ in range(2)]
-    for columns, v in zip(found, (lo, hi)):
-        columns[:, : len(v)] = v.T
-        columns[:, len(v) :] = v[-1][:, None]
-    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -282,13 +336,15 @@ class Reader:
 
     def __call__(self, lo, hi) -> np.ndarray:
         """Of k outputs over boxes (N, n): (k, 2, N); slopes are (k, n, 2, N), NaN if undefined."""
-        found, size = [], self.batch
-        with on_cpu():
-            constants = jax.device_put(self.program.constants)
-            for k in range(0, len(lo), size):
-                part = pad(lo[k : k + size], hi[k : k + size], size)
-                found.append((self.call.result()(constants, *part), len(lo[k : k + size])))
-            return np.concatenate([np.asarray(v)[..., :num] for v, num in found], axis=-1)
+        call, constants = self.call.result(), self.program.numbers
+
+        def read(start, stop):
+            with on_cpu():
+                found = call(constants, *pad(lo[start:stop], hi[start:stop], self.batch))
+                return [np.asarray(found)[..., : stop - start]]
+
+        parts = divided(len(lo), self.batch)
+        return side_by_side([functools.partial(read, *part[:2]) for part in parts])[0]
 
 
 def bounds_of(program: Program, lo, hi) -> np.ndarray:

@@ -94,7 +94,7 @@ class Program:
     @functools.cached_property
     def numbers(self) -> tuple:
         """The constants on the CPU, where proofs run; put there once."""
-        return jax.device_put(self.constants, jax.devices("cpu")[0])
+        return jax.device_put(self.constants, jax.local_devices(backend="cpu")[0])
 
 
 def hashable(array: np.ndarray) -> tuple:

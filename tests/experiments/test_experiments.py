@@ -1,6 +1,7 @@
 """Every experiment with --quick, and what the runner promises: atomic, resumable, recorded."""
 
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pytest
+from rich.console import Console
 
 from experiments import __main__ as command
 from experiments import bench, catalogue, report, runner
@@ -29,6 +31,9 @@ def test_every_experiment_runs_quick_from_the_command_line(experiment, out):
     record = json.loads(runner.path_of(experiment, out).read_text())
     assert record["config"] == runner.to_plain(experiment.module.QUICK)
     assert record["results"]["table"]
+    notes = record["results"].get("notes", [])
+    assert isinstance(notes, list)
+    assert all(isinstance(note, str) for note in notes)
     for key in ("seed", "commit", "environment", "seconds"):
         assert key in record
     assert {"compile", "run"} == set(record["seconds"])
@@ -177,7 +182,20 @@ def test_the_report_is_self_contained(tiny, tmp_path, monkeypatch):
     assert 'src="http' not in page
     assert "href=" not in page.replace('href="#', "")
     assert str(tmp_path) not in page
-    assert report.summary(tmp_path).row_count == 1
+    assert report.summary(tmp_path, 80).row_count == 1
+
+
+def test_a_table_on_the_terminal_has_the_columns_that_have_room():
+    rows = [{"quantity": "q" * 50, "here": 1.5, **{f"column {i}": 10 * i for i in range(20)}}]
+    narrow, wide = report.rich_table(rows, "t", 60), report.rich_table(rows, "t", 1000)
+    assert [column.header for column in narrow.columns][:3] == ["quantity", "here", "column 0"]
+    assert len(narrow.columns) < len(wide.columns) == 22
+    assert f"column {len(narrow.columns) - 2}, " in narrow.caption
+    assert wide.caption is None
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(narrow)
+    # Nothing is folded but the text of the first column.
+    assert "1.5" in console.export_text()
 
 
 def test_bad_command_lines_say_what_there_is(capsys):

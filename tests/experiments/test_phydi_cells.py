@@ -1,5 +1,6 @@
 """Cells of the image tables: finished ones are kept, and what the tables make of their curves."""
 
+import dataclasses
 import json
 import math
 
@@ -8,7 +9,7 @@ import pytest
 
 import phydi
 from experiments.phydi import image_cells as cells
-from experiments.phydi import table1, table2
+from experiments.phydi import language_cells, measured, table1, table2
 from experiments.phydi.cells import epochs_to, mean_and_error
 from experiments.phydi.image_cells import Cell
 
@@ -85,7 +86,7 @@ def test_table_1_counts_epochs_and_says_what_did_not_arrive():
     # PHYDI has 0.35 after one epoch in the mean: the first seed beats that in its third.
     assert (standard["here"], standard["M2"], standard["reached"]) == (4, 3.5, "1 of 2")
     assert (ours["here"], ours["error"], ours["M2"], ours["reached"]) == (2, 0, None, "2 of 2")
-    assert standard["best accuracy"] == 0.85
+    assert standard["best"] == 0.85
     assert "50 epochs" in ours["cut"]
     assert "width" not in ours["cut"]
     cut = table1.compare(groups, "cpu", {})[0][0]["cut"]
@@ -110,3 +111,30 @@ def test_images_shrink_by_averaging():
     image = np.arange(64, dtype=np.uint8).reshape(1, 8, 8, 1).repeat(3, -1)
     found = cells._shrunk(phydi.Images(image, np.zeros(1, np.int32), ()), 1, 4).image
     np.testing.assert_array_equal(found[0, ..., 0], np.rint([[13.5, 17.5], [45.5, 49.5]]))
+
+
+def test_what_is_recorded_is_what_the_presets_would_train():
+    """A record whose settings are not those of the preset would be passed off for it."""
+    found = measured.read(None, "images_cpu.json") + measured.read(None, "text_cpu.json")
+    for result in found:
+        module = language_cells if "norm" in result["cell"] else cells
+        assert result["scale"] == dataclasses.asdict(module.SCALES["cpu"])
+        module.Cell(**result["cell"])
+    names = [json.dumps(result["cell"], sort_keys=True) for result in found]
+    assert len(set(names)) == len(names)
+
+
+def test_measured_counts_the_finished_cells_of_a_folder(tmp_path):
+    with pytest.raises(ValueError, match="found none"):
+        measured.run(measured.Config(images=tmp_path))
+    for seed, curve in ((0, [0.1, 0.4]), (1, [0.2, 0.3, 0.3, 0.4])):
+        cell = Cell(50, 3, "wkp", seed)
+        record = {"cell": dataclasses.asdict(cell), "status": "target reached"}
+        record["epochs"] = [{"test_accuracy": value} for value in curve]
+        place = tmp_path / cell.name("cpu")
+        place.mkdir()
+        (place / "result.json").write_text(json.dumps(record))
+    rows = measured.run(measured.Config(images=tmp_path))["table"]
+    (row,) = [row for row in rows if row["quantity"].startswith("PHResNet")]
+    assert (row["here"], row["error"], row["reached"], row["paper"]) == (3, 1, "2 of 2", 9.0)
+    assert row["best"] == 0.4

@@ -9,7 +9,7 @@ import pytest
 from flint import arb
 
 import lyapjax as ly
-from lyapjax.proofs.statements import _template, refutes, statement_of
+from lyapjax.proofs.statements import Bounding, _template, refutes, statement_of
 from lyapjax.readers.compiled import executable
 
 LO, HI = jnp.full(2, -2.0), jnp.full(2, 2.0)
@@ -250,8 +250,8 @@ def test_compiled_bounds_of_random_expressions_hold_against_balls(seed):
         statement = statement_of(fn, None, 2)
         lo = rng.uniform(-3, 3, (2, 512))
         hi = lo + 10.0 ** rng.uniform(-15, 0, (1, 512))
-        stages = statement.prepared(lo.T, hi.T)
-        found = stages(statement.program.constants, lo.T, hi.T, statement.forms)
+        bounding = Bounding(statement, lo.T, hi.T, np.zeros(2))
+        found = bounding(lo.T, hi.T)
         upper = np.asarray(found.upper)
         for t in (0.0, 1.0, rng.uniform(size=lo.shape)):
             x = np.clip(lo + t * (hi - lo), lo, hi)

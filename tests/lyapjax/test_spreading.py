@@ -1,0 +1,124 @@
+"""Batches side by side and on several devices: the same bounds, boxes and verdicts."""
+
+import functools
+import json
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import lyapjax as ly
+from lyapjax.proofs.statements import Bounding, statement_of
+from lyapjax.readers.compiled import SMALL_BATCH
+from lyapjax.readers.spreading import divided, side_by_side
+from tests.lyapjax.spread_proofs import margin, oscillator, outcomes, wrong
+
+ROOT = Path(__file__).parents[2]
+
+
+def in_a_process(*arguments: str) -> subprocess.Popen:
+    """A Python process of this checkout."""
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def printed_by(process: subprocess.Popen) -> dict:
+    """What a process has found, when it has ended."""
+    try:
+        printed, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors
+    return json.loads(printed.splitlines()[-1])
+
+
+@pytest.mark.parametrize("large", [None, 100, 2048])
+def test_every_box_is_in_one_batch_that_fits(large):
+    for count in (1, 29, 30, 31, 300, 2047, 2048, 5000):
+        parts = divided(count, 30, large)
+        covered = [i for start, stop, _ in parts for i in range(start, stop)]
+        assert covered == list(range(count))
+        for start, stop, is_large in parts:
+            assert stop - start <= (large if is_large else 30)
+            assert not is_large or 2 * (stop - start) >= large
+
+
+def test_calls_run_side_by_side_and_are_put_together_in_order():
+    meet = threading.Barrier(2, timeout=60)
+
+    def call(k):
+        meet.wait()  # would never pass, if one call were made after the other
+        return [np.full(k, k), np.full((2, k), -k)]
+
+    first, second = side_by_side([functools.partial(call, k) for k in (1, 3)])
+    np.testing.assert_array_equal(first, [1, 3, 3, 3])
+    np.testing.assert_array_equal(second, -np.array([first, first]))
+    with pytest.raises(ZeroDivisionError):
+        side_by_side([lambda: [np.zeros(1)], lambda: [1 / 0]])
+
+
+def test_bounds_do_not_depend_on_the_batches_they_are_computed_in():
+    statement = statement_of(lambda x: jnp.tanh(3 * x[0] * x[1]) - jnp.sin(x[0]) ** 2, None, 2)
+    rng = np.random.default_rng(0)
+    lo = rng.uniform(-2, 2, (5000, 2))
+    hi = lo + 10.0 ** rng.uniform(-6, 0, (5000, 1))
+    whole = Bounding(statement, lo, hi, np.zeros(2))
+    small = whole(lo, hi)
+    whole.large.wait()
+    large = whole(lo, hi)
+    again = Bounding(statement, lo, hi, np.zeros(2))
+    ones = [again(lo[k : k + 1], hi[k : k + 1]) for k in range(0, 5000, 500)]
+    for name in ("finished", "axes", "centre"):
+        np.testing.assert_array_equal(getattr(small, name), getattr(large, name))
+        found = np.concatenate([getattr(one, name) for one in ones], axis=-1)
+        np.testing.assert_array_equal(getattr(small, name)[..., ::500], found)
+    np.testing.assert_allclose(small.upper, large.upper, rtol=0, atol=1e-13)
+    assert SMALL_BATCH < whole.large.batch < 5000
+
+
+def test_proofs_are_the_same_on_several_devices():
+    process = in_a_process("tests.lyapjax.spread_proofs", "devices", "3")
+    here = outcomes()
+    there = printed_by(process)
+    assert there.pop("devices") == 3
+    # For each of two statements the small batch, on one device, and the large one on all.
+    assert there.pop("compiled") == 4
+    assert there == here
+    assert here["true"][0] == ly.Verdict.PROVED.value
+    assert here["false"][0] == ly.Verdict.REFUTED.value
+    assert here["true"][1] > 5000
+
+
+def test_two_processes_share_a_proof_and_agree(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    path = tmp_path / "proof.json"
+    arguments = ("tests.lyapjax.spread_proofs", "processes", port)
+    processes = [in_a_process(*arguments, str(number), str(path)) for number in range(2)]
+    first, second = (printed_by(process) for process in processes)
+    assert first == second
+    lo, hi = np.full(2, -2.0), np.full(2, 2.0)
+    alone = ly.prove(margin, lo, hi, max_seconds=300.0)
+    assert first["true"][0] == alone.verdict.value == "PROVED"
+    assert first["true"][1] == pytest.approx(alone.num_boxes, rel=0.1)
+    # The counterexample lies in the share of one of the two.
+    assert first["false"][0] == "REFUTED"
+    assert float(wrong(jnp.asarray(first["false"][3]))) >= 0
+    assert first["budget"][0] == "UNKNOWN"
+    assert 3000 <= first["budget"][1] < 3000 + 2 * SMALL_BATCH
+    assert "% of the volume is proved" in first["budget"][2]
+    assert first["different"].startswith("prove: expected the same statement in all processes")
+    assert first["checkpoint"].startswith("checkpoint: expected None")
+    assert first["verify"][0] == "PROVED"
+    V, f, domain = oscillator()
+    assert first["verify"][1] == ly.verify(V, f, domain).level
+    replay = ly.replay(path)
+    assert replay.verdict is ly.Verdict.PROVED, replay.reason
