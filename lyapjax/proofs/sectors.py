@@ -190,10 +190,13 @@ def _axes(form: Form, x, problem: Inequality, weight) -> np.ndarray:
     lo, hi = problem.lo, problem.hi
     n = lo.shape[1]
     scores = np.zeros(lo.shape)
+    least = least_squares(lo, hi)
+    reach = np.sqrt(np.maximum(problem.rho[:, None] - least.sum(axis=1, keepdims=True) + least, 0))
+    first, last = np.maximum(lo, -reach), np.minimum(hi, reach)  # what is in the ball
     for j in range(n):
         # Nearly without this coordinate: an even function does not gain from being cut at 0.
-        low, high = lo.copy(), hi.copy()
-        low[:, j], high[:, j] = 0.51 * lo[:, j] + 0.49 * hi[:, j], 0.49 * lo[:, j] + 0.51 * hi[:, j]
+        a, b, low, high = first[:, j], last[:, j], lo.copy(), hi.copy()
+        low[:, j], high[:, j] = 0.51 * a + 0.49 * b, 0.49 * a + 0.51 * b
         half = inequality(form, x, low, high, problem.rho).half
         with np.errstate(all="ignore"):
             scores[:, j] = np.nan_to_num(weight * (problem.half**2 - half**2)).sum(axis=1)

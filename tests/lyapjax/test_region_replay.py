@@ -1,7 +1,5 @@
 """Certificates of regions: replayed in balls, and refused after any change."""
 
-import contextlib
-import copy
 import dataclasses
 import functools
 
@@ -13,7 +11,7 @@ from flint import arb, ctx
 
 import lyapjax as ly
 from lyapjax.certificates import forms, regions, sectors, slopes
-from lyapjax.certificates.certificate import digests, exact, inexact, write_program
+from lyapjax.certificates.certificate import exact, inexact, write_program
 from lyapjax.certificates.forms import Form
 from lyapjax.proofs.regional import Form as Quadratic
 from lyapjax.proofs.regional import _Part, search
@@ -21,6 +19,7 @@ from lyapjax.readers.ball import balls
 from lyapjax.readers.jets import evaluate_jets
 from lyapjax.readers.program import Program, trace
 from lyapjax.readers.secants import base_of, plan_of
+from tests.lyapjax.forging import box_changes, forged
 
 
 @pytest.fixture(autouse=True)
@@ -181,38 +180,6 @@ def test_the_form_is_the_derivative_of_V(with_features):
         assert (inside + arb(0, 1e-10)).contains(arb(true))
         if half == 0:
             assert float(inside.rad()) < 1e-20
-
-
-def forged(proof, change) -> ly.Replay:
-    """A replay after a change whose author has also corrected the digests and the words."""
-    document = copy.deepcopy(proof.document)
-    boxes = {key: tuple(v.copy() for v in arrays) for key, arrays in proof.boxes.items()}
-    boxes = change(document, boxes) or boxes
-    if document["statement"] == proof.document["statement"]:
-        with contextlib.suppress(regions.Failed):
-            document["statement"] = regions.RegionClaim(document).statement
-    document["digests"] = digests(document, boxes)
-    return ly.replay(ly.Certificate(document, boxes))
-
-
-def box_changes(proof):
-    """Every box removed, every inner side moved, every multiplier that counts spoiled."""
-    lo, hi, t = proof.boxes["region"]
-    top = float(regions.RegionClaim(proof.document).rho.sqrt())
-    for i in range(len(lo)):
-        rest = np.arange(len(lo)) != i
-        yield "cover", (lo[rest], hi[rest], t[rest])
-        for side, arrays in ((0, (lo, hi)), (1, (hi, lo))):
-            moved = arrays[0].copy()
-            if abs(moved[i, 0]) > top * (1 - 1e-9):
-                continue
-            moved[i, 0] = np.nextafter(moved[i, 0], 9.0 if side == 0 else -9.0)
-            yield "cover", ((moved, hi, t) if side == 0 else (lo, moved, t))
-        if t[i].any():
-            for spoil in (0.0, -1.0, 1e6):
-                changed = t.copy()
-                changed[i] *= spoil
-                yield "falling", (lo, hi, changed)
 
 
 def test_forged_boxes_and_multipliers_with_honest_digests_are_refused():
