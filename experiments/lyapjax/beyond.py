@@ -73,14 +73,14 @@ def run(config: Config) -> dict:
     return {
         "table": [one["row"] for one in found.values()],
         "series": {name: one["course"] for name, one in found.items()},
-        "notes": {"budget of each": config.max_seconds},
+        "budget": config.max_seconds,
     }
 
 
 def plot(results: dict):
     """Proved levels over time, and the size of the proofs over the number of states."""
     figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
-    budget = results["notes"]["budget of each"]
+    budget = results["budget"]
     for name, course in results["series"].items():
         best = np.maximum.accumulate([level for _, level in course])
         if not len(best):

@@ -183,7 +183,9 @@ def _axes(form: Form, x, problem: _Problem, weight) -> np.ndarray:
         # Nearly without this coordinate: an even function does not gain from being cut at 0.
         low, high = lo.copy(), hi.copy()
         low[:, j], high[:, j] = 0.51 * lo[:, j] + 0.49 * hi[:, j], 0.49 * lo[:, j] + 0.51 * hi[:, j]
-        half = _Problem(form, x, low, high, problem.rho).half
+        # What is left may lie outside of the ball, of which sectors know nothing.
+        rho = np.maximum(problem.rho, least_squares(low, high).sum(axis=1) * (1 + 1e-9))
+        half = _Problem(form, x, low, high, rho).half
         with np.errstate(all="ignore"):
             scores[:, j] = np.nan_to_num(weight * (problem.half**2 - half**2)).sum(axis=1)
     scores = np.where((scores > 0).any(axis=1)[:, None], scores, hi - lo)
