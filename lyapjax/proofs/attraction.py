@@ -323,6 +323,8 @@ def verify_region(
             budget = min(max_boxes, max(more, 10 * last.num_boxes))
         elif best is not None or not large:
             high = target
+        elif tries <= NUM_TRIES // 2:
+            budget = min(max_boxes, 2 * budget)  # a V that falls too slowly for one box
         if best is not None and best[0] >= 0.99 * high:
             break
         if time.perf_counter() > deadline:
