@@ -367,3 +367,23 @@ def test_no_multipliers_are_found_where_V_rises():
     wild["f"] = write_program(trace(loop(ly.systems.n_link(2), -1.0), jnp.zeros(4), whole=True))
     with pytest.raises(ValueError, match="region: no multipliers were found in balls for the box"):
         sectors.witness(RegionClaim(wild), *(s * np.full((1, 4), 1e-9) for s in (-1, 1)))
+
+
+def test_what_is_read_is_sharp():
+    """V̇ = -2 Σ x_k² (1 - x_k²): negative up to the level 1 and no further, by one box."""
+    cube = trace(lambda x: -x + x**3, jnp.zeros(3))
+    document = copy.deepcopy(ly.region_certificate(links(2, 0.05)).document) | {
+        "f": write_program(cube),
+        "equilibrium": exact(np.zeros(3)),
+        "P": exact(np.eye(3)),
+        "R": exact(np.eye(3)),
+        "domain": {"kind": "ball", "numbers": exact([9.0, 0.0, 0.0, 0.0])},
+    }
+    for level, holds in ((0.5, True), (0.999, True), (1.001, False), (2.0, False)):
+        claim = RegionClaim(document | {"level": exact(level)})
+        top = np.full(3, np.sqrt(level) * 1.0001)
+        form = sectors.reduced(claim, *claim.clipped(-top, top))
+        given = sectors.inexact([form], -top[None], top[None], level)
+        t = given.prove(1.0)[1][0]
+        assert len(form.half) == 3
+        assert sectors.falls(claim, form, -top, top, t.tolist()) == holds
