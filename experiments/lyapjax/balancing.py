@@ -26,7 +26,7 @@ class Config:
     """Of the domain, in the norm of the states; 0.5 by default, and 1 for two links."""
 
 
-QUICK = Config(num_steps=300, max_seconds=20.0)
+QUICK = Config(num_steps=900, max_seconds=20.0)
 plot = hovering.draw_region
 
 
