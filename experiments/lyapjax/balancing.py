@@ -29,7 +29,7 @@ class Config:
     """File in which to keep the certificate of the proof."""
 
 
-QUICK = Config(num_steps=300)
+QUICK = Config(num_steps=600)
 plot = hovering.draw_region
 
 
