@@ -58,7 +58,7 @@ class Config:
     """File for the certificate of the proof, which is then replayed."""
 
 
-QUICK = Config(num_steps=300)
+QUICK = Config(num_steps=600, max_seconds=20.0)
 
 
 def study_region(case: Case, config, *, replays: bool = False) -> dict:
