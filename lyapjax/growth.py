@@ -4,7 +4,7 @@
 
 W and W1 see chosen coordinates only (`sees`): those are what a proof has to cut, so they should be
 the ones that the system is not linear in. Everything starts from LQR, with features that are small
-and a network in the controller that is zero. Minimised is
+and a network in the controller that is zero, and is learned relative to that. Minimised is
 
     weight mean h + peak (mean of the largest h) - log volume{V <= 1} + what leaves the domain,
     h = max(0, V̇/(λ V) + margin)    on {V <= 1}
@@ -88,10 +88,9 @@ def value(candidate: Candidate, equilibrium: Array, x: Array) -> Array:
     return inner @ inner + jnp.sum(jnp.square(features(candidate, equilibrium, x)))
 
 
-def _risk(system, sees, rate, weights, candidate: Candidate, key, hard: Array, pull: Array):
+def _risk(system, rate, weights, candidate: Candidate, key, hard: Array, pull: Array):
     """The risk, and (log volume, greatest V̇/(λ V)), and the hardest points."""
     margin, weight, peak, effort = weights
-    candidate = candidate._replace(W=candidate.W * sees, W1=candidate.W1 * sees)
     at = jnp.asarray(system.equilibrium[0])
     rest = jnp.asarray(system.equilibrium[1])
     n = system.state_dim
@@ -140,29 +139,63 @@ def _risk(system, sees, rate, weights, candidate: Candidate, key, hard: Array, p
     return risk + outside + effort * gains, ((volume, most[0]), z[order])
 
 
+def _extent(L: Array) -> Array:
+    """How far {‖L'y‖ <= 1} reaches along each axis."""
+    return jnp.linalg.norm(jnp.linalg.inv(L), axis=0)
+
+
+def _placed(start: Candidate, sees: Array, free: Candidate) -> Candidate:
+    """The candidate of parameters that are relative to the region and the inputs of the start.
+
+    A step of Adam is of one size for all; without this it would be a large one for some entries
+    and nothing for others: for three links those of L differ by a factor of 1,000.
+    """
+    size = _extent(start.L)
+    push = _push(start)[:, None]
+    return Candidate(
+        start.L @ jnp.tril(free.L),
+        free.A,
+        sees * free.W / size,
+        start.K + push * free.K / size,
+        sees * free.W1 / size,
+        push * free.W2,
+    )
+
+
+def _push(start: Candidate) -> Array:
+    """The largest |K y| of each input on {‖L'y‖ <= 1}."""
+    most = jnp.linalg.norm(jnp.linalg.solve(start.L, start.K.T), axis=0)
+    return jnp.where(most > 0, most, 1.0)
+
+
 @partial(jax.jit, static_argnames=("system", "num_steps"))
-def _train(system, candidate, key, sees, rate, weights, learning_rate, *, num_steps):
+def _train(system, start, key, sees, rate, weights, learning_rate, *, num_steps):
     optimiser = optax.chain(
         optax.clip_by_global_norm(1.0),
         optax.adam(optax.cosine_decay_schedule(learning_rate, num_steps, 0.02)),
     )
-    mask = jnp.tril(jnp.ones_like(candidate.L))
+    size, n = _extent(start.L), len(start.L)
 
     def step(carry, now):
-        (candidate, state, hard), (key, pull) = carry, now
-        risk = partial(_risk, system, sees, rate, weights)
-        slope, (seen, hard) = jax.grad(risk, has_aux=True)(candidate, key, hard, pull)
+        (free, state, hard), (key, pull) = carry, now
+
+        def risk(free):
+            return _risk(system, rate, weights, _placed(start, sees, free), key, hard, pull)
+
+        slope, (seen, hard) = jax.grad(risk, has_aux=True)(free)
         update, state = optimiser.update(slope, state)
-        candidate = optax.apply_updates(candidate, update)
-        return (candidate._replace(L=candidate.L * mask), state, hard), seen
+        return (optax.apply_updates(free, update), state, hard), seen
 
     keys = jax.random.split(key, num_steps)
     # In the last third the region stops growing, so that what is left of violations goes.
     pull = jnp.clip(3.0 * (1 - jnp.arange(num_steps) / num_steps), 0.02, 1.0)
-    hard = 0.5 * jnp.ones((NUM_HARD, len(candidate.L))) / len(candidate.L)
-    start = candidate, optimiser.init(candidate), hard
-    (candidate, _, _), seen = lax.scan(step, start, (keys, pull))
-    return candidate._replace(W=candidate.W * sees, W1=candidate.W1 * sees), seen
+    hard = 0.5 * jnp.ones((NUM_HARD, n)) / n
+    free = Candidate(
+        jnp.eye(n), start.A, start.W * size, jnp.zeros_like(start.K), start.W1 * size,
+        start.W2 / _push(start)[:, None],
+    )  # fmt: skip
+    (free, _, _), seen = lax.scan(step, (free, optimiser.init(free), hard), (keys, pull))
+    return _placed(start, sees, free), seen
 
 
 def grow(
@@ -172,12 +205,12 @@ def grow(
     sees: tuple[int, ...] = (),
     width: int = 4,
     num_features: int = 2,
-    num_steps: int = 3000,
-    margin: float = 0.1,
+    num_steps: int = 1500,
+    margin: float = 0.5,
     weight: float = 20.0,
     peak: float = 2.0,
     effort: float = 1e-4,
-    learning_rate: float = 0.02,
+    learning_rate: float = 0.01,
     start: Candidate | None = None,
 ) -> tuple[Candidate, tuple[Array, Array]]:
     """Learn a controller and a Lyapunov function with a large region {V <= 1}.
@@ -236,13 +269,13 @@ def grow(
     if start is None:
         scale = 1.0 / largest_level(regulator.P, np.asarray(system.equilibrium[0]), system.domain)
         # LQR's own region is rarely as large as the domain; growing begins from a small one.
-        L = np.linalg.cholesky(regulator.P * max(scale, 4.0 / n))
+        L = jnp.asarray(np.linalg.cholesky(regulator.P * max(scale, 4.0 / n)))
         start = Candidate(
-            jnp.asarray(L),
-            0.05 * jax.random.normal(one, (num_features, width)),
-            jax.random.normal(two, (width, n)),
+            L,
+            0.2 * jax.random.normal(one, (num_features, width)),
+            jax.random.normal(two, (width, n)) / _extent(L),
             jnp.asarray(regulator.K),
-            jax.random.normal(three, (width, n)),
+            jax.random.normal(three, (width, n)) / _extent(L),
             jnp.zeros((m, width)),
         )
     mask = jnp.zeros(n).at[jnp.asarray(sees, int)].set(1.0)

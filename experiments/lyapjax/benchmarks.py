@@ -1,5 +1,10 @@
 """Benchmark rows of `lyapjax`: learning, falsifying, and the whole of `synthesize`."""
 
+import atexit
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -94,28 +99,93 @@ def _shell() -> Contest:
     return Contest(ours, peers, 0.0, 0.0)
 
 
-def _bounds() -> Contest:
-    """Linear bounds of V̇ over 32768 boxes, beside its values at their corners."""
-    system, _, state = _learned("inverted_pendulum", (6,))
-    f = system.closed_loop(state.u)
+def _rates(name: str, hidden: tuple[int, ...], num: int) -> Contest:
+    """Linear bounds of V̇ over many boxes, beside one batch after another and values at corners.
+
+    The excess of values over bounds is the difference that must not be positive.
+    """
+    system, recipe = getattr(ly.systems, name)(), ly.Recipe(hidden=hidden)
+    state = ly.initialise(jax.random.key(0), system, recipe=recipe)
+    f, n = system.closed_loop(state.u), len(system.equilibrium[0])
 
     def slope(x):
         return ly.lie_derivative(state.V, f, x)
 
-    statement = statement_of(slope, None, 2)
-    lo = np.asarray(system.domain.uniform(jax.random.key(1), 32768)) / 2
+    statement = statement_of(slope, None, n)
+    lo = np.asarray(system.domain.uniform(jax.random.key(1), num)) / 2
     hi = lo + 0.05
-    bounding = Bounding(statement, lo, hi, np.zeros(2))
+    bounding = Bounding(statement, lo, hi, np.zeros(n))
     bounding(lo, hi)
     bounding.large.wait()
 
     def ours():
         return bounding(lo, hi).upper
 
+    def in_turn():
+        size = bounding.large.batch
+        return [bounding(lo[k : k + size], hi[k : k + size]) for k in range(0, num, size)]
+
     values = jax.jit(jax.vmap(slope))
     points = [jnp.asarray(x) for x in np.split(lo, 8)]
     excess = np.concatenate([np.asarray(values(x)) for x in points]) - ours()
-    return Contest(ours, {"values": lambda: [values(x) for x in points]}, float(excess.max()), 0.0)
+    peers = {"one batch at a time": in_turn, "values": lambda: [values(x) for x in points]}
+    return Contest(ours, peers, float(excess.max()), 0.0)
+
+
+# Two states and four, networks small and large.
+RATES = [
+    ("inverted_pendulum", (6,), 131_072),
+    ("inverted_pendulum", (20, 20, 20), 32_768),
+    ("cart_pole", (6,), 65_536),
+    ("cart_pole", (20, 20, 20), 8192),
+]
+# Bounds by as many threads and devices as are asked for, in a process of its own.
+DEVICES = """
+import os, sys
+cores = int(sys.argv[1])
+os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
+import jax
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_num_cpu_devices", cores)
+from experiments.lyapjax.benchmarks import bounds_served
+bounds_served()
+"""
+
+
+def bounds_served() -> None:
+    """Compute the bounds of `_rates` for each line that is read, and answer by a line."""
+    contest = _rates("inverted_pendulum", (6,), 131_072)
+    for _ in range(2):
+        contest.ours()
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    for _ in sys.stdin:
+        contest.ours()
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
+
+
+def _devices() -> Contest:
+    """The bounds of 131072 boxes on all cores, a device each, beside one core and one device."""
+
+    def serve(cores: int):
+        process = subprocess.Popen(
+            [sys.executable, "-c", DEVICES, str(cores)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        atexit.register(process.kill)
+
+        def ask():
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            return process.stdout.readline()
+
+        if process.stdout.readline() != "ready\n":
+            raise ValueError(f"bounds on {cores} devices: the process ended")
+        return ask
+
+    cores = len(os.sched_getaffinity(0))
+    return Contest(serve(cores), {"one device on one core": serve(1)}, 0.0, 0.0)
 
 
 def _whole_proof(name: str, hidden: tuple[int, ...], margin: float) -> Contest:
@@ -179,7 +249,14 @@ def rows(quick: bool) -> list[Row]:
     found = [
         Row("lyapjax falsify", None, _falsify),
         Row("lyapjax 16 seeds by vmap", None, _seeds),
-        Row("lyapjax bounds of 32768 boxes", None, _bounds),
+        *(
+            Row(
+                f"lyapjax bounds {num} boxes, {name} {'x'.join(map(str, hidden))}",
+                None,
+                lambda case=(name, hidden, num): _rates(*case),
+            )
+            for name, hidden, num in RATES[: 1 if quick else None]
+        ),
         Row("lyapjax verify_shell, 6 units", None, _shell),
     ]
     for links in (3, 4, 5):
@@ -190,6 +267,7 @@ def rows(quick: bool) -> list[Row]:
         found.append(Row(title, None, lambda name=name: _region(name), rounds=3))
     if quick:
         return found
+    found.append(Row("lyapjax bounds on all cores, a device each", 0.5, _devices))
     proofs = [
         ("inverted_pendulum", (6,), 0.5),
         ("van_der_pol", (20, 20, 20), 0.2),

@@ -1,7 +1,11 @@
 """Learn, prove and draw one system of four or six states: what its experiments have in common."""
 
+import dataclasses
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,29 +13,71 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import lyapjax as ly
-from experiments.lyapjax.study import LQR, OURS, checked, trajectories
+from experiments.lyapjax.study import LQR, OURS, axis_names, checked, trajectories
 from lyapjax.growth import controller, value
 
 
-def study_region(
-    system: ly.System, *, sees: tuple[int, ...], seed: int, num_steps: int, max_seconds: float,
-    plane: tuple[int, int], seconds: float, certificate: Path | None,
-    level: float | None = None, replays: bool = False,
-) -> dict:  # fmt: skip
+class Case(NamedTuple):
+    """A system, what its networks see, and how it is drawn: a plane of two states, a time."""
+
+    make: Callable[..., ly.System]
+    radius: float
+    sees: tuple[int, ...]
+    plane: tuple[int, int]
+    seconds: float
+
+
+def links(number: int) -> Case:
+    """That many links; the paper's radius for its three."""
+    make = partial(ly.systems.n_link, number)
+    return Case(make, 0.5 if number >= 3 else 1.0, tuple(range(number)), (0, 1), 4.0)
+
+
+CASES = {
+    "ducted fan": Case(ly.systems.ducted_fan, 6.0, (2,), (0, 2), 40.0),
+    "quadrotor": Case(ly.systems.planar_quadrotor, 10.0, (2,), (0, 2), 10.0),
+    "cart-pole": Case(ly.systems.cart_pole, 5.0, (1,), (1, 3), 15.0),
+    "2 links": links(2),
+    "3 links": links(3),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """The run."""
+
+    seed: int = 0
+    """Of the learner."""
+    num_steps: int = 1500
+    """Of learning."""
+    max_seconds: float = 60.0
+    """Budget of each proof."""
+    radius: float | None = None
+    """Of the domain, in the norm of the states; by default that of `CASES`."""
+    certificate: Path | None = None
+    """File for the certificate of the proof, which is then replayed."""
+
+
+QUICK = Config(num_steps=300)
+
+
+def study_region(case: Case, config, *, replays: bool = False) -> dict:
     """LQR's certified region, and that of a learned V and controller.
 
     The certificate is written and replayed if it is given a file, or with `replays`.
     """
+    make, radius, sees, plane, seconds = case
+    system = make(radius=config.radius or radius)
     regulator = ly.lqr(system)
     f_lqr = system.closed_loop(ly.linear_controller(system, regulator.K))
-    lqr = ly.verify_region(f_lqr, regulator.P, system.domain, level=level, max_seconds=max_seconds)
+    lqr = ly.verify_region(f_lqr, regulator.P, system.domain, max_seconds=config.max_seconds)
     start = time.perf_counter()
     candidate, (volumes, rates) = ly.grow(
-        jax.random.key(seed), system, sees=sees, num_steps=num_steps
+        jax.random.key(config.seed), system, sees=sees, num_steps=config.num_steps
     )
     jax.block_until_ready(candidate.L)
     learning = time.perf_counter() - start
-    ours = ly.verify_candidate(candidate, system, max_seconds=max_seconds)
+    ours = ly.verify_candidate(candidate, system, max_seconds=config.max_seconds)
     ratio = ours.volume / lqr.volume if lqr.volume else np.nan
     rows = [
         {"quantity": "learned: whole proof", "paper": "relaxed", "here": ours.verdict.value},
@@ -47,15 +93,15 @@ def study_region(
         {"quantity": "seconds of proving", "paper": None, "here": ours.seconds},
         {"quantity": "seconds of proving LQR", "paper": None, "here": lqr.seconds},
     ]
-    if replays or certificate is not None:
-        replay, writing, replaying = checked(ours, certificate)
+    if replays or config.certificate is not None:
+        replay, writing, replaying = checked(ours, config.certificate)
         rows += [
             {"quantity": "learned: its certificate, replayed", "paper": None, "here": replay},
             {"quantity": "seconds of writing the certificate", "paper": None, "here": writing},
             {"quantity": "seconds of replaying it", "paper": None, "here": replaying},
         ]
     at = np.asarray(system.equilibrium[0])
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(config.seed)
     z = rng.normal(size=(12, system.state_dim))
     z /= np.linalg.norm(z, axis=1, keepdims=True)
     radius = np.sqrt(ours.level * 0.9) if ours.proved else 0.1
@@ -74,15 +120,14 @@ def study_region(
         "table": rows,
         "series": {
             "plane": plane,
-            "names": [f"{name} ({unit})" if unit else name for name, unit in
-                      zip(system.state_names, system.state_units)],
+            "names": axis_names(system),
             "P": candidate.P,
             "P_lqr": regulator.P,
             "level": ours.level,
             "level_lqr": lqr.level,
             "grid": _slice(V, candidate.P, at, plane),
-            "volumes": np.asarray(volumes)[:: max(1, num_steps // 200)],
-            "rates": np.asarray(rates)[:: max(1, num_steps // 200)],
+            "volumes": np.asarray(volumes)[:: max(1, config.num_steps // 200)],
+            "rates": np.asarray(rates)[:: max(1, config.num_steps // 200)],
             "ours": found,
             "V": np.stack([np.asarray(V(jnp.asarray(path))) for path in found]),
             "seconds": seconds,
@@ -122,9 +167,9 @@ def draw_region(results: dict):
     plane = list(s["plane"])
     figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained")
     grid = s["grid"]
-    if np.isfinite(s["level"]):
+    if s["level"] is not None:  # the JSON has null for NaN
         axes[0].contour(grid["x"], grid["y"], grid["V"], [s["level"]], colors=OURS)
-    if np.isfinite(s["level_lqr"]):
+    if s["level_lqr"] is not None:
         axes[0].plot(*_ellipse(np.asarray(s["P_lqr"]), s["level_lqr"], plane), color=LQR)
     axes[0].plot([], [], color=OURS, label="learned, proved")
     axes[0].plot([], [], color=LQR, label="LQR, proved")

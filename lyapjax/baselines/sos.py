@@ -12,7 +12,8 @@ these, as small on average as it can be on the edge of its last level set, which
 where it can. Most of the gain comes from an s₁ of two degrees more than V̇ needs.
 
 What comes out holds up to the accuracy of a semidefinite solver, and for a Taylor polynomial of f
-if f is none: it is a candidate. `verify` proves it, or a smaller level of it, for f itself.
+if f is none: it is a candidate. `verify` proves it, or a smaller level of it, for f itself; beyond
+two states `verify_region` does, for V of degree 2.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ EPSILON = 1e-4
 NUM_DIRECTIONS = 500
 STEP = 0.8  # of the way to the least V, which lies on the edge of what is allowed
 GAIN = 1.003  # of three rounds, to go on
+MOST_MONOMIALS = 60  # of a Gram form: a program of 80 takes minutes, and a search solves a hundred
 MARGIN = 0.97  # of the largest level, so that V is an inner point for its multipliers
 
 
@@ -56,6 +58,20 @@ class SumOfSquares:
     volumes: tuple[float, ...]
     taylor_degree: int | None
 
+    @property
+    def P(self) -> np.ndarray:
+        """(n, n) of V = (x - x*)'P (x - x*), for `verify_region`; ValueError if V has more."""
+        if max(sum(exponent) for exponent in self.V.exponents) > 2:
+            raise ValueError("V: expected degree 2, got more; such a V is for `verify`")
+        scale = np.asarray(self.V.scale)
+        Q = np.zeros_like(scale)
+        for exponent, c in zip(self.V.exponents, np.asarray(self.V.coefficients)):
+            i, j = (k for k, e in enumerate(exponent) for _ in range(e))
+            Q[i, j] += c / 2
+            Q[j, i] += c / 2
+        P = scale.T @ Q @ scale
+        return 0.5 * (P + P.T)
+
 
 class _Search:
     """The programs of the iteration, in coordinates in which the first V is |y|²."""
@@ -63,8 +79,11 @@ class _Search:
     def __init__(self, field: list[dict], degree: int, inside: dict | None, solver: str):
         n, self.solver, self.inside = len(field), solver, inside
         order = max(sum(e) for component in field for e in component)
-        # Even degrees: of s₁ such that s₁ V reaches two beyond V̇, of the Gram forms to reach both.
+        # Even degrees: of s₁ such that s₁ V reaches two beyond V̇, of the Gram forms to reach both;
+        # only as far as V̇ where these would be too large, in six states.
         s1 = order - 1 + (order - 1) % 2 + 2
+        if math.comb(n + (degree + s1) // 2, n) > MOST_MONOMIALS:
+            s1 -= 2
         top = degree + s1
         self.V, self.top = Basis(n, degree, 2), Basis(n, top)
         self.multipliers = {"s1": Basis(n, s1 // 2, 1), "s2": Basis(n, 0)}

@@ -25,9 +25,8 @@ from lyapjax.proofs import regional, sectors
 from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, state_from, unpacked
 from lyapjax.proofs.proving import Verdict
 from lyapjax.proofs.regional import Form, Search, form_of, linearisation
-from lyapjax.readers.affine import Affine
+from lyapjax.proofs.regions import region_volume
 from lyapjax.readers.program import JUMPS, KINKS, Program, trace
-from lyapjax.readers.secants import secants
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import require_float64
 
@@ -38,7 +37,6 @@ MOST_CUT = 2
 # Boxes for each level until one is proved, and for those after it; of `sectors`, whose are large.
 FIRST, MORE = 4_000, 1_000
 FIRST_LARGE, MORE_LARGE = 1, 150
-NUM_SLICES = 200_000  # boxes of the volume with features, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,46 +195,6 @@ def _first_violation(f, form: Form, x, features_fn, top: float) -> float:
     return best
 
 
-def region_volume(form: Form, x: np.ndarray, level: float) -> float:
-    """A proved lower bound of the volume of {V <= level}.
-
-    That of an ellipsoid; with features, the K cut coordinates of z are divided into boxes, and over
-    each there is at least a ball of the others with the square c - max |z_K|² - max ‖φ‖².
-    """
-    n, k = len(x), form.cut
-    scale = abs(np.linalg.det(form.R)) * (1 - 1e-9)
-    level = level / (1 + form.eta) * (1 - 1e-12)
-    if form.features is None:
-        return float(scale * _ball(n) * level ** (n / 2))
-    count = max(2, int(NUM_SLICES ** (1 / k)) // 2 * 2)
-    edges = np.linspace(-np.sqrt(level), np.sqrt(level), count + 1)
-    index = np.stack(np.meshgrid(*[np.arange(count)] * k, indexing="ij"), -1).reshape(-1, k)
-    total = 0.0
-    for rows in np.array_split(index, max(1, len(index) // 4096)):
-        lo, hi = edges[rows], edges[rows + 1]
-        most = np.maximum(lo**2, hi**2).sum(axis=1)
-        rows = most < level
-        lo, hi, most = lo[rows], hi[rows], most[rows]
-        if not len(lo):
-            continue
-        middle, half = 0.5 * (lo + hi), 0.5 * (hi - lo) * (1 + 1e-12)
-        place = Affine(
-            x[:, None] + form.R[:, :k] @ middle.T,
-            form.R.T[:k, :, None] * half.T[:, None, :],
-            # The coordinates beyond K reach no feature; their extent must not matter.
-            np.full((n, len(lo)), 1e-12),
-        )
-        above = secants(*form.features, place, form.R)[0].value.ends[1]
-        square = np.maximum(np.nan_to_num(level - most - above, nan=0.0), 0.0)
-        total += float((np.prod(hi - lo, axis=1) * _ball(n - k) * square ** ((n - k) / 2)).sum())
-    return scale * total * (1 - 1e-9)
-
-
-def _ball(n: int) -> float:
-    """The volume of the unit ball."""
-    return math.pi ** (n / 2) / math.gamma(n / 2 + 1)
-
-
 def verify_region(
     f: Callable,
     P,
@@ -365,6 +323,8 @@ def verify_region(
             budget = min(max_boxes, max(more, 10 * last.num_boxes))
         elif best is not None or not large:
             high = target
+        elif tries <= NUM_TRIES // 2:
+            budget = min(max_boxes, 2 * budget)  # a V that falls too slowly for one box
         if best is not None and best[0] >= 0.99 * high:
             break
         if time.perf_counter() > deadline:

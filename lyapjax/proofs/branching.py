@@ -116,6 +116,10 @@ class Search:
     def state(self) -> dict:
         """What is to be saved."""
         counts = {"counts": np.array([self.count, self.climb_at]), "measure": self.measure}
+        none = np.full(len(self.bounding.smallest), np.nan)
+        counts["point"] = none if self.point is None else self.point
+        counts["hardest"] = np.stack([none, none] if self.hardest is None else self.hardest)
+        counts["end"] = np.array(End.OPEN if self.end.is_over else self.end)
         return {**packed("open", self.stack), **packed("done", self.done), **counts}
 
     def restore(self, known: dict | None) -> None:
@@ -124,7 +128,9 @@ class Search:
             return
         self.stack, self.done = unpacked("open", known), unpacked("done", known)
         self.count, self.climb_at = (int(v) for v in known["counts"])
-        self.measure = float(known["measure"])
+        self.measure, self.end = float(known["measure"]), End(int(known["end"]))
+        self.point = None if np.isnan(known["point"]).any() else known["point"]
+        self.hardest = None if np.isnan(known["hardest"]).any() else tuple(known["hardest"])
 
     def finished(self) -> tuple[np.ndarray, np.ndarray]:
         """Lower and upper corners of the boxes that are proved."""

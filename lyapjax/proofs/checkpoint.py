@@ -69,6 +69,58 @@ class Checkpoint:
         """Forget a proof that has ended."""
         self.path.unlink(missing_ok=True)
 
+    def ended(self, state: dict) -> None:
+        """Forget it: as `remove`."""
+        self.remove()
+
+
+class States:
+    """The states of proofs that belong together in one file, each by the stamp of its statement.
+
+    Those that have ended are kept too: a run that goes on finds them, and does not make them again.
+    """
+
+    def __init__(self, path, what: str):
+        self.file = Checkpoint(path, what)
+        self.known: dict[str, dict] = {}
+        for name, value in (self.file.load() or {}).items():
+            what, name = name.split(" ", 1)
+            self.known.setdefault(what, {})[name] = value
+
+    def of(self, what: str) -> "State":
+        """The one of a statement."""
+        return State(self, what)
+
+    def save(self) -> None:
+        """Write all."""
+        rows = ((what, state.items()) for what, state in self.known.items())
+        self.file.save({f"{what} {name}": value for what, row in rows for name, value in row})
+
+
+class State:
+    """One of several `States`, to be used like a `Checkpoint`."""
+
+    def __init__(self, whole: States, what: str):
+        self.whole, self.what = whole, what
+
+    def load(self) -> dict | None:
+        """The state in the file, None if there is none."""
+        return self.whole.known.get(self.what)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the last state is old."""
+        return self.whole.file.is_due
+
+    def save(self, state: dict) -> None:
+        """Write a state, beside the others."""
+        self.ended(state)
+        self.whole.save()
+
+    def ended(self, state: dict) -> None:
+        """Keep it for when the next is written."""
+        self.whole.known[self.what] = state
+
 
 def packed(name: str, parts: list[tuple]) -> dict:
     """A list of tuples of arrays, by the numbers of their rows and their columns put together."""

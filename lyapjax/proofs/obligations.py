@@ -29,6 +29,7 @@ import numpy as np
 
 from lyapjax.learning.conditions import lie_derivative
 from lyapjax.proofs.admissible import check, program_at
+from lyapjax.proofs.checkpoint import States, stamp
 from lyapjax.proofs.local import LocalCertificate, local_certificate, quadratic, weights
 from lyapjax.proofs.proving import Proof, Verdict, prove_statement
 from lyapjax.proofs.regions import (
@@ -152,6 +153,7 @@ def verify(
     max_boxes: int = 2_000_000,
     max_seconds: float = 60.0,
     callback_fn: Callable[[str, float, int], None] | None = None,
+    checkpoint=None,
 ) -> Verification:
     """Prove that every trajectory from a level set of V converges to the equilibrium.
 
@@ -169,12 +171,16 @@ def verify(
       max_boxes: of each obligation.
       max_seconds: for all of it, compilation not counted.
       callback_fn: called with (obligation, share proved, boxes) after each batch.
+      checkpoint: a path; every half minute, and when a budget is over, what is proved and what is
+        open is written there, and a call with a file there goes on from it. The file is removed
+        when the outcome is PROVED or REFUTED.
 
     Returns:
       `Verification`.
 
     Raises:
-      ValueError: a V without a derivative, an f that may jump, wrong shapes, float32.
+      ValueError: a V without a derivative, an f that may jump, wrong shapes, float32, a
+        checkpoint of another proof.
       NotImplementedError: a primitive without a rule, by its name.
 
     Reference:
@@ -192,7 +198,7 @@ def verify(
     start = time.perf_counter()
     x = check(V, f, domain, equilibrium)
     proofs: dict[str, Proof] = {}
-    spent = [0.0]
+    spent, states = [0.0], None
 
     def left() -> float:
         return max(max_seconds - spent[0], 0.0)
@@ -200,13 +206,21 @@ def verify(
     def attempt(name: str, statement: Statement, lo, hi) -> Proof:
         tell = None if callback_fn is None else (lambda *state: callback_fn(name, *state))
         proofs[name] = prove_statement(
-            statement, lo, hi, max_boxes=max_boxes, max_seconds=left(), callback_fn=tell
+            statement,
+            lo,
+            hi,
+            max_boxes=max_boxes,
+            max_seconds=left(),
+            callback_fn=tell,
+            keeper_fn=None if states is None else states.of,
         )
         spent[0] += proofs[name].seconds
         return proofs[name]
 
     def outcome(verdict, statement, reason="", point=None, levels=(np.nan, np.nan), volumes=(0, 0)):
         volume, estimate = volumes
+        if states is not None and verdict is not Verdict.UNKNOWN:
+            states.file.remove()
         seconds = time.perf_counter() - start
         return Verification(
             verdict, statement, reason, point, *levels, local, proofs, volume, seconds, estimate
@@ -221,6 +235,8 @@ def verify(
         local, reason = local_certificate(f, x, domain, grow=False)
         return outcome(Verdict.UNKNOWN, goal, reason or "the linearisation at x* is not stable")
     obligations, reader = Obligations(V, f, P, x, domain), volume_reader(V, domain)
+    if checkpoint is not None:
+        states = States(checkpoint, stamp(obligations.program, repr(domain), x, level))
     lo, hi = (v[None] for v in corners(domain))
     obligations.core(1.0, 1.0).prepared(lo, hi)
     points, values, slopes, edge = samples(V, f, domain)

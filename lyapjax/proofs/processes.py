@@ -25,11 +25,11 @@ def several() -> bool:
     return jax.process_count() > 1
 
 
-def begin(search: Search, what: str, checkpoint) -> None:
+def begin(search: Search, what: str, keeper_fn) -> None:
     """Deal out the first boxes; ValueError if not all processes prove the same, or keep files."""
     if not several():
         return
-    if checkpoint is not None:
+    if keeper_fn is not None:
         raise ValueError("checkpoint: expected None, as several processes share the proof")
     mine = np.frombuffer(bytes.fromhex(what), np.int64)
     if (np.asarray(multihost_utils.process_allgather(mine)) != mine).any():

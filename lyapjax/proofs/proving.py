@@ -20,6 +20,7 @@ is proved by it.
 
 import dataclasses
 import enum
+import functools
 import time
 from collections.abc import Callable
 
@@ -162,7 +163,7 @@ def prove(
         rtol=rtol,
         callback_fn=callback_fn,
         start=start,
-        checkpoint=checkpoint,
+        keeper_fn=None if checkpoint is None else functools.partial(Checkpoint, checkpoint),
     )
 
 
@@ -176,9 +177,9 @@ def prove_statement(
     rtol: float = 1e-9,
     callback_fn: Callable[[float, int], None] | None = None,
     start: float | None = None,
-    checkpoint=None,
+    keeper_fn: Callable | None = None,
 ) -> Proof:
-    """`prove`, of a statement that has been read."""
+    """`prove`, of a statement that has been read; `keeper_fn` gives the keeper of its state."""
     start = time.perf_counter() if start is None else start
     smallest = rtol * (hi.max(axis=0) - lo.min(axis=0))
     before = time.perf_counter()
@@ -186,17 +187,17 @@ def prove_statement(
     start += time.perf_counter() - before  # compiling does not count
     search = Search(bounding, lo, hi, max_boxes, start + max_seconds)
     keeper = None
-    if checkpoint is not None or processes.several():
+    if keeper_fn is not None or processes.several():
         what = stamp(statement.program, tuple(statement.forms), lo, hi, rtol)
-        processes.begin(search, what, checkpoint)
-        keeper = None if checkpoint is None else Checkpoint(checkpoint, what)
-    if keeper is not None:
+        processes.begin(search, what, keeper_fn)
+    if keeper_fn is not None:
+        keeper = keeper_fn(what)
         search.restore(keeper.load())
     while True:
         together = search.count + ROUND
         while search.is_open and search.count < together:
             search.step()
-            if keeper is not None and (search.end.is_over or (search.is_open and keeper.is_due)):
+            if keeper is not None and (search.end.is_over or keeper.is_due):
                 keeper.save(search.state())
             if callback_fn is not None:
                 callback_fn(search.measure / search.everything, search.count)
@@ -206,7 +207,7 @@ def prove_statement(
         if not search.is_open:
             break
     if keeper is not None and not search.end.is_over:
-        keeper.remove()
+        keeper.ended(search.state())
     return _proof(search, max_seconds, seconds)
 
 

@@ -48,8 +48,8 @@ class _Part(NamedTuple):
 class Form(NamedTuple):
     """V̇ as a quadratic form in z.
 
-    `cut` is K: the form depends on the first K coordinates of z only. |z|² is V without features up
-    to the factor 1 ± eta. `unit` is a typical rate of decay.
+    `cut` is K: the form depends on the first K coordinates of z only; ‖φ‖² on the first `seen`.
+    |z|² is V without features up to the factor 1 ± eta. `unit` is a typical rate of decay.
     """
 
     f: _Part
@@ -57,6 +57,7 @@ class Form(NamedTuple):
     P: np.ndarray
     R: np.ndarray
     cut: int
+    seen: int
     eta: float
     unit: float
 
@@ -71,20 +72,23 @@ def form_of(f: Callable, P: np.ndarray, x: np.ndarray, features_fn: Callable | N
     """The form of a closed loop and a V."""
     n = len(P)
     part, extra = _part(f, x), None
-    moving = part.plan.moving[0]
+    moving, reached = part.plan.moving[0], frozenset()
     if features_fn is not None:
 
         def squares(y):
             return jnp.sum(jnp.square(features_fn(y)))
 
         extra = _part(lambda y: (squares(y), jax.grad(squares)(y)), x)
-        moving = moving | extra.plan.moving[1]
-    order = [*sorted(moving), *(i for i in range(n) if i not in moving)]
+        moving, reached = moving | extra.plan.moving[1], extra.plan.reached[0]
+    if not reached <= moving:  # a φ that is linear in some coordinates
+        reached = reached | moving
+    order = sorted(range(n), key=lambda i: (i not in moving, i not in reached, i))
     R = np.zeros((n, n))
     R[order] = np.linalg.cholesky(np.linalg.inv(P)[np.ix_(order, order)])
     size = np.abs(R.T) @ np.abs(P) @ np.abs(R)
     eta = np.abs(R.T @ P @ R - np.eye(n)) + ROUNDING * n * size
-    found = Form(part, extra, P, R, len(moving), float(eta.sum(axis=1).max()), 1.0)
+    far = float(eta.sum(axis=1).max())
+    found = Form(part, extra, P, R, len(moving), len(reached), far, 1.0)
     middle = matrices(found, x, np.zeros((1, n)), np.zeros((1, n)))[0]
     return found._replace(unit=float(np.median(np.abs(np.linalg.eigvalsh(middle[0])))))
 

@@ -1,18 +1,23 @@
 """Domains as a proof sees them: boxes that hold them, their boundary, and volumes inside them."""
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lyapjax.proofs.regional import Form
 from lyapjax.proofs.statements import program_of
+from lyapjax.readers.affine import Affine
 from lyapjax.readers.compiled import Reader
+from lyapjax.readers.secants import secants
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import as_pytree
 
 NUM_SAMPLES = 8192
 MAX_OPEN = 100_000
+NUM_SLICES = 200_000  # boxes of the volume with features, at most
 
 
 def corners(domain: Ball | Box) -> tuple[np.ndarray, np.ndarray]:
@@ -118,3 +123,54 @@ def certified_volume(
         if not open_.any() or len(lo) > MAX_OPEN:
             break
     return volume * (1 - 1e-9)
+
+
+def region_volume(form: Form, x: np.ndarray, level: float) -> float:
+    """A proved lower bound of the volume of {V <= level}, V quadratic or with features beside.
+
+    That of an ellipsoid; with features, the coordinates z_1 … z_k that φ sees are divided into
+    boxes, and over each point of one there is a ball of the m others with the square
+
+        g = c - |z|² - ‖φ‖²,        of volume ∝ g^(m/2).
+
+    From m = 2 on this is convex in g, so that its mean over a box is at least its value at the mean
+    of g: of a first-order bound of ‖φ‖² only the remainder counts.
+    """
+    n, k = len(x), form.seen
+    scale = abs(np.linalg.det(form.R)) * (1 - 1e-9)
+    level = level / (1 + form.eta) * (1 - 1e-12)
+    if not k:
+        return float(scale * _ball(n) * level ** (n / 2))
+    count = max(2, int(NUM_SLICES ** (1 / k)) // 2 * 2)
+    edges = np.linspace(-np.sqrt(level), np.sqrt(level), count + 1)
+    index = np.stack(np.meshgrid(*[np.arange(count)] * k, indexing="ij"), -1).reshape(-1, k)
+    total = 0.0
+    for rows in np.array_split(index, max(1, len(index) // 4096)):
+        lo, hi = edges[rows], edges[rows + 1]
+        middle, half = 0.5 * (lo + hi), 0.5 * (hi - lo) * (1 + 1e-12)
+        if n - k >= 2:
+            inner = (middle**2 + half**2 / 3).sum(axis=1)
+        else:
+            inner = np.maximum(lo**2, hi**2).sum(axis=1)
+        kept = inner < level
+        lo, hi, middle, half, inner = (v[kept] for v in (lo, hi, middle, half, inner))
+        if not len(lo):
+            continue
+        place = Affine(
+            x[:, None] + form.R[:, :k] @ middle.T,
+            form.R.T[:k, :, None] * half.T[:, None, :],
+            # The coordinates beyond k reach no feature; their extent must not matter.
+            np.full((n, len(lo)), 1e-12),
+        )
+        squares = secants(*form.features, place, form.R)[0].value
+        above = squares.ends[1]
+        if n - k >= 2:  # the middles are those of the boxes up to rounding
+            above = squares.c + squares.r + 1e-12 * np.abs(squares.a).sum(axis=0)
+        square = np.maximum(np.nan_to_num(level - inner - above, nan=0.0), 0.0)
+        total += float((np.prod(hi - lo, axis=1) * _ball(n - k) * square ** ((n - k) / 2)).sum())
+    return scale * total * (1 - 1e-9)
+
+
+def _ball(n: int) -> float:
+    """The volume of the unit ball."""
+    return math.pi ** (n / 2) / math.gamma(n / 2 + 1)

@@ -8,6 +8,7 @@ import numpy as np
 
 from lyapjax.learning.conditions import lie_derivative
 from lyapjax.proofs.admissible import check
+from lyapjax.proofs.checkpoint import States, stamp
 from lyapjax.proofs.obligations import Verification
 from lyapjax.proofs.proving import Verdict, prove_statement
 from lyapjax.proofs.regions import beyond, corners, gauges
@@ -32,6 +33,7 @@ def verify_shell(
     *,
     max_boxes: int = 2_000_000,
     max_seconds: float = 60.0,
+    checkpoint=None,
 ) -> Verification:
     """The paper's own statement, made strict: V > 0 and V̇ < 0 off a small ball.
 
@@ -48,12 +50,13 @@ def verify_shell(
       centre: (n,) the equilibrium; two zeros by default.
       max_boxes: of each of the two inequalities.
       max_seconds: for both.
+      checkpoint: a path for what is proved and what is open, as of `verify`.
 
     Returns:
       `Verification` with the proofs "positive" and "decrease".
 
     Raises:
-      ValueError: radii that are not 0 < inner < outer.
+      ValueError: radii that are not 0 < inner < outer, a checkpoint of another proof.
       NotImplementedError: a primitive without a rule, by its name.
 
     Reference:
@@ -73,17 +76,27 @@ def verify_shell(
     domain = Ball(outer, tuple(x))
     check(V, f, domain, x)
     program = program_of(_quantities, (V, f, gauges(domain), np.asarray([inner])), len(x))
+    states = None if checkpoint is None else States(checkpoint, stamp(program, inner, repr(domain)))
     lo, hi = (v[None] for v in corners(domain))
     ring = (1.0, 2, 0.0), (-1.0, 3, 0.0)
     proofs, verdict, reason, point = {}, Verdict.PROVED, "", None
     for name, margin in (("positive", (-1.0, 0, 0.0)), ("decrease", (1.0, 1, 0.0))):
         left = max(max_seconds - sum(p.seconds for p in proofs.values()), 0.0)
         statement = Statement(program, make_forms([margin, *ring]))
-        proof = prove_statement(statement, lo, hi, max_boxes=max_boxes, max_seconds=left)
+        proof = prove_statement(
+            statement,
+            lo,
+            hi,
+            max_boxes=max_boxes,
+            max_seconds=left,
+            keeper_fn=None if states is None else states.of,
+        )
         proofs[name] = proof
         if not proof.proved:
             verdict, reason, point = proof.verdict, f"{name}: {proof.reason}", proof.point
             break
+    if states is not None and verdict is not Verdict.UNKNOWN:
+        states.file.remove()
     statement = f"V > 0 and V̇ < 0 where {inner} <= ‖x - {x.tolist()}‖ <= {outer}"
     seconds = time.perf_counter() - start
     return Verification(

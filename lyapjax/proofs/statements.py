@@ -133,10 +133,10 @@ class Bounding:
         self.statement, self.corners, self.smallest = statement, (lo, hi), smallest
         self.small = statement.prepared(lo, hi)
         self.small.wait()
-        self.inputs = self._placed(self.small)
-        self.large, self.large_inputs = None, None
+        self.numbers = self._placed(self.small)
+        self.large, self.large_numbers = None, None
 
-    def _placed(self, code: Executable) -> tuple:
+    def _placed(self, code: Executable):
         return code.placed(self.statement.program, self.statement.forms, self.smallest)
 
     def __call__(self, lo, hi) -> Bounded:
@@ -144,18 +144,18 @@ class Bounding:
         if self.large is None and len(lo) > SMALL_BATCHES * SMALL_BATCH:
             self.large = self.statement.prepared(*self.corners, large=True)
         is_ready = self.large is not None and self.large.is_ready
-        if is_ready and self.large_inputs is None:
-            self.large_inputs = self._placed(self.large)
+        if is_ready and self.large_numbers is None:
+            self.large_numbers = self._placed(self.large)
         calls = []
         for a, b, is_large in divided(len(lo), SMALL_BATCH, self.large.batch if is_ready else None):
             code = self.large if is_large else self.small
-            inputs = self.large_inputs if is_large else self.inputs
-            calls.append(functools.partial(code, lo[a:b], hi[a:b], *inputs))
+            numbers = self.large_numbers if is_large else self.numbers
+            calls.append(functools.partial(code, lo[a:b], hi[a:b], numbers))
         return Bounded(*side_by_side(calls))
 
     def gradients(self, x):
         """Values (k, N) and gradients (k, n, N) of the outputs at points (n, N)."""
-        return self.small.gradients(x, *self.inputs)
+        return self.small.gradients(x, self.numbers)
 
 
 def refutes(program: Program, x: np.ndarray) -> bool:

@@ -142,16 +142,32 @@ def _axes(lo, hi, scores, smallest):
     return jnp.stack([first, jnp.where(next_ > 0.5 * best, second, -1)])
 
 
-def _stages(program: Program, size: float):
+def _packed(arrays) -> np.ndarray:
+    """All numbers in one array, which is put on a device in one go."""
+    return np.concatenate([np.ravel(np.asarray(v, np.float64)) for v in arrays])
+
+
+def _unpacked(numbers, shapes, rows: int, n: int):
+    """The constants of a program, the forms, and how small a box may be, from `_packed`."""
+    shapes = [*shapes, (rows,), (rows,), (rows,), (n,)]
+    places = np.cumsum([0, *(int(np.prod(shape)) for shape in shapes)])
+    parts = [numbers[i:j].reshape(s) for i, j, s in zip(places, places[1:], shapes)]
+    *constants, sign, index, offset, smallest = parts
+    return constants, Forms(sign, index.astype(jnp.int32), offset), smallest
+
+
+def _stages(program: Program, size: float, unpack):
     """The two stages of these steps, as functions of numbers, boxes and forms."""
 
-    def first(constants, lo, hi, forms):
+    def first(numbers, lo, hi):
+        constants, forms, _ = unpack(numbers)
         ends, slopes, bad = first_stage(program, constants, ia.box(lo, hi, size))
         margin = Forms(*(v[:1] for v in forms))
         low, high = _signed(slopes, margin)
         return (ends, slopes, bad), best_centre(lo, hi, (low[0], high[0]))
 
-    def second(constants, lo, hi, forms, smallest, found, centre):
+    def second(numbers, lo, hi, found, centre):
+        constants, forms, smallest = unpack(numbers)
         x = ia.box(lo, hi, size)
         bounds, middle, bad = second_stage(program, constants, x, found, centre)
         lower, upper = _ends(bounds, forms)
@@ -166,10 +182,11 @@ def _stages(program: Program, size: float):
     return first, second
 
 
-def _planes(program: Program):
+def _planes(program: Program, unpack):
     """Linear bounds of these steps and what they say, as a function like those of `_stages`."""
 
-    def read(constants, lo, hi, forms, smallest):
+    def read(numbers, lo, hi):
+        constants, forms, smallest = unpack(numbers)
         found = planes(program, constants, lo, hi)
         return judged(found, lo, hi, forms, smallest), found[:2]
 
@@ -231,36 +248,33 @@ class Executable(NamedTuple):
         """Whether all is compiled."""
         return all(stage.done() for stage in self.stages)
 
-    def placed(self, program: Program, *values) -> tuple:
-        """The program's numbers and other values, where the executable wants them."""
-        if self.spread:
-            return replicated((program.constants, *values))
-        with on_cpu():
-            return program.numbers, *jax.device_put(values)
+    def placed(self, program: Program, forms: Forms, smallest):
+        """What the executable needs beside boxes."""
+        numbers = _packed([*program.constants, *forms, smallest])
+        return replicated(numbers) if self.spread else numbers
 
-    def __call__(self, lo, hi, constants, forms: Forms, smallest) -> list[np.ndarray]:
+    def __call__(self, lo, hi, numbers) -> list[np.ndarray]:
         """`Bounded` of at most a batch of boxes (N, n)."""
         first, *second = (stage.result() for stage in self.stages)
         part = pad(lo, hi, self.batch)
         with on_cpu():
             if second:
-                here, centre = first(constants, *part, forms)
-                found = second[0](constants, *part, forms, smallest, here, centre)
+                found = second[0](numbers, *part, *first(numbers, *part))
             else:
-                found, _ = first(constants, *part, forms, smallest)
+                found, _ = first(numbers, *part)
             return [np.asarray(v)[..., : len(lo)] for v in found]
 
-    def gradients(self, x, constants, forms, smallest) -> tuple[np.ndarray, np.ndarray]:
+    def gradients(self, x, numbers) -> tuple[np.ndarray, np.ndarray]:
         """Values (k, N) and gradients (k, n, N) of the outputs at points (n, N), not rounded."""
         first, num = self.stages[0].result(), x.shape[1]
         reach = SMALL * np.maximum(np.abs(x), 1.0)
         with on_cpu():
             if len(self.stages) == 1:
                 part = pad((x - reach).T, (x + reach).T, self.batch)
-                _, found = first(constants, *part, forms, smallest)
+                _, found = first(numbers, *part)
                 c, a = (np.asarray(v)[..., :num] for v in found)
                 return c, a / reach
-            (ends, slopes, _), _ = first(constants, *pad(x.T, x.T, self.batch), forms)
+            (ends, slopes, _), _ = first(numbers, *pad(x.T, x.T, self.batch))
         with np.errstate(invalid="ignore"):
             return tuple(np.asarray(v)[..., :num].mean(axis=1) for v in (ends, slopes))
 
@@ -278,20 +292,17 @@ def executable(
     with on_cpu():
         program = Program(steps, outputs, (), None)
         real = functools.partial(jax.ShapeDtypeStruct, dtype=np.float64)
-        constants, boxes = tuple(real(s) for s in shapes), (real((n, batch)), real((n, batch)))
-        forms = Forms(real((rows,)), jax.ShapeDtypeStruct((rows,), np.int32), real((rows,)))
-        smallest = real((n,))
+        numbers = real((sum(int(np.prod(s)) for s in shapes) + 3 * rows + n,))
+        boxes = real((n, batch)), real((n, batch))
+        unpack = functools.partial(_unpacked, shapes=shapes, rows=rows, n=n)
         if size <= ia.SAFE and not program.ops & JUMPS:
-            fn, count = _planes(program), num_devices() if spread else 1
-            if spread:
-                fn = over_devices(fn, constants, boxes, (forms, smallest))
-            boxes = [real((n, count * batch))] * 2
-            traced = jax.jit(fn).trace(constants, *boxes, forms, smallest)
+            fn, count = _planes(program, unpack), num_devices() if spread else 1
+            fn = over_devices(fn, numbers, boxes) if spread else jax.jit(fn)
+            traced = fn.trace(numbers, *[real((n, count * batch))] * 2)
             return Executable((_compiling(traced.lower()),), count * batch, spread)
-        first, second = _stages(program, size)
-        traced = jax.jit(first).trace(constants, *boxes, forms)
-        args = constants, *boxes, forms, smallest, *traced.out_info
-        stages = traced.lower(), jax.jit(second).trace(*args).lower()
+        first, second = _stages(program, size, unpack)
+        traced = jax.jit(first).trace(numbers, *boxes)
+        stages = traced.lower(), jax.jit(second).trace(numbers, *boxes, *traced.out_info).lower()
     return Executable(tuple(_compiling(stage) for stage in stages), batch, False)
 
 

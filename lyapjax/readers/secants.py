@@ -240,10 +240,11 @@ class Secants(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The form chosen for each product, and the coordinates on which F of each output depends."""
+    """The form chosen for each product; on which coordinates each output and its F depend."""
 
     forms: tuple
     moving: tuple[frozenset, ...]
+    reached: tuple[frozenset, ...]
 
 
 def plan_of(program: Program, base: Base, x: np.ndarray) -> Plan:
@@ -251,7 +252,8 @@ def plan_of(program: Program, base: Base, x: np.ndarray) -> Plan:
     n = len(x)
     probe = Affine(x[:, None], 1e-6 * np.eye(n)[:, :, None], np.zeros((n, 1)))
     known, _, forms = run(program, base, probe, np.eye(n), [None] * len(program.steps))
-    return Plan(tuple(forms), tuple(known[k].moving for k in program.outputs))
+    outputs = [known[k] for k in program.outputs]
+    return Plan(tuple(forms), tuple(v.moving for v in outputs), tuple(v.reached for v in outputs))
 
 
 def secants(program: Program, base: Base, plan: Plan, x: Affine, R: np.ndarray) -> list[Secants]:

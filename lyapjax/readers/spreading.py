@@ -47,21 +47,20 @@ def replicated(values):
     return jax.device_put(values, NamedSharding(mesh(), PartitionSpec()))
 
 
-def over_devices(fn: Callable, whole, split, rest) -> Callable:
-    """fn(whole, *split, *rest) for jit, the last axis of `split` and of the results divided.
+def over_devices(fn: Callable, numbers, boxes) -> Callable:
+    """fn(numbers, *boxes), jitted, the last axis of the boxes and of the results divided.
 
-    All but `fn` are shapes; those of `split` are of what one device gets.
+    `numbers` and `boxes` are shapes, of what one device gets.
     """
 
     def last_axis(value):
         return PartitionSpec(*[None] * (len(value.shape) - 1), BOXES)
 
-    parts = (PartitionSpec(), *map(last_axis, split), *(PartitionSpec() for _ in rest))
-    results = jax.tree.map(last_axis, jax.eval_shape(fn, whole, *split, *rest))
+    parts = (PartitionSpec(), *map(last_axis, boxes))
+    results = jax.tree.map(last_axis, jax.eval_shape(fn, numbers, *boxes))
     # Nothing is exchanged between devices, so there is nothing to be checked about it.
     spread = jax.shard_map(fn, mesh=mesh(), in_specs=parts, out_specs=results, check_vma=False)
-    places = tuple(NamedSharding(mesh(), part) for part in parts)
-    return jax.jit(spread, in_shardings=places)
+    return jax.jit(spread, in_shardings=tuple(NamedSharding(mesh(), part) for part in parts))
 
 
 def pad(lo, hi, size: int) -> list[np.ndarray]:

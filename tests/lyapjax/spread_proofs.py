@@ -18,14 +18,15 @@ from lyapjax.readers.compiled import executable
 LO, HI = np.full(2, -2.0), np.full(2, 2.0)
 
 
-def margin(x):
-    """-(x_1 - x_2)² - 1e-4, multiplied out: thousands of boxes along the diagonal."""
-    return 2 * x[0] * x[1] - x[0] ** 2 - x[1] ** 2 - 1e-4
+def margin(x, height=-0.1):
+    """-(x_1 - x_2)² - 1e-4, multiplied out, thousands of boxes along the diagonal; and a bump."""
+    bump = jax.numpy.exp(-1e4 * ((x[0] - 0.7) ** 2 + (x[1] - 0.8) ** 2))
+    return 2 * x[0] * x[1] - x[0] ** 2 - x[1] ** 2 - 1e-4 + height * bump
 
 
 def wrong(x):
     """The same, but positive near a place that is found late."""
-    return margin(x) + 0.1 * jax.numpy.exp(-1e4 * ((x[0] - 0.7) ** 2 + (x[1] - 0.8) ** 2))
+    return margin(x, 0.1)
 
 
 def outcome(proof: ly.Proof) -> list:
@@ -68,7 +69,7 @@ def shared(number: int, path: str) -> dict:
     if number == 0:
         certificate.save(path)
     for name, call in {
-        "different": lambda: ly.prove(lambda x: margin(x) - 1e-3 * number, LO, HI),
+        "different": lambda: ly.prove(lambda x: margin(x, -0.1 - 0.1 * number), LO, HI),
         "checkpoint": lambda: ly.prove(margin, LO, HI, checkpoint=path),
     }.items():
         try:

@@ -274,7 +274,33 @@ def test_the_volume_with_features_is_a_close_lower_bound():
     values = np.sum(z**2, axis=1) + np.asarray(jnp.sum(jax.vmap(features)(x) ** 2, axis=1))
     ball = np.pi**3 / 6 * 0.2**3 / np.sqrt(np.linalg.det(P))
     sampled = ball * np.mean(values <= 0.2)
-    assert 0.8 * sampled < proof.volume < 1.01 * sampled
+    assert 0.99 * sampled < proof.volume < 1.01 * sampled
+
+
+def test_features_that_are_linear_in_some_coordinates_count_in_the_volume():
+    """Their gradient has a constant secant matrix: V̇ does not depend on x2, the volume does."""
+
+    def phi(x):
+        return jnp.concatenate([jnp.tanh(jnp.eye(1, 4) @ x), jnp.eye(1, 4, 1) @ x])
+
+    domain = ly.Ball(2.0, (0.0,) * 4)
+    proof = ly.verify_region(lambda x: -x, np.eye(4), domain, features_fn=phi, level=0.5)
+    assert proof.proved
+    # V >= y² + y2² is its value for small y1, and tanh² y1 <= y1².
+    least, most = np.pi**2 / 2 * 0.5**2 / np.array([2.0, np.sqrt(2) * np.sqrt(1.8)])
+    assert least < proof.volume < most
+    z = np.random.default_rng(0).uniform(-0.72, 0.72, (400_000, 4))
+    values = (z**2).sum(axis=1) + np.tanh(z[:, 0]) ** 2 + z[:, 1] ** 2
+    sampled = 1.44**4 * np.mean(values <= 0.5)
+    assert 0.98 * sampled < proof.volume < 1.01 * sampled
+
+
+def test_a_phi_that_is_linear_everywhere_is_a_quadratic_V():
+    proof = ly.verify_region(
+        lambda x: -x, np.eye(2), ly.Ball(2.0, (0.0, 0.0)), features_fn=lambda x: x[:1], level=1.0
+    )
+    assert proof.volume == pytest.approx(np.pi / np.sqrt(2), rel=1e-3)
+    assert proof.volume < np.pi / np.sqrt(2)
 
 
 def test_bad_input_is_named():

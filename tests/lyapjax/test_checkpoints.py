@@ -1,5 +1,6 @@
 """Proofs that are stopped and go on: the same verdict, the same boxes, as many of them."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -130,3 +131,63 @@ def test_verify_region_goes_on_after_its_budget(tmp_path):
     assert rest.num_boxes > first.num_boxes
     assert not path.exists()
     assert ly.replay(ly.region_certificate(rest)).verdict is ly.Verdict.PROVED
+
+
+def oscillator():
+    """V, f and a domain; V̇ is negative below a level of about 2.29."""
+    P = jnp.array([[1.5, -0.5], [-0.5, 1.0]])
+
+    def f(x):
+        return jnp.stack([-x[1], x[0] - (1 - x[0] ** 2) * x[1]])
+
+    return lambda x: x @ P @ x, f, ly.Ball(2.0, (0.0, 0.0))
+
+
+@pytest.mark.parametrize("level", [None, 2.2])
+def test_verify_goes_on_where_it_was_killed_and_makes_no_proof_again(level, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
+    path, calls = tmp_path / "state.npz", []
+
+    def prove(**options):
+        return ly.verify(*oscillator(), level=level, max_seconds=500.0, **options)
+
+    whole = prove(callback_fn=lambda *seen: calls.append(seen))
+    found, kills = run_to_the_end(prove, path)
+    assert found.verdict is ly.Verdict.PROVED
+    assert kills >= 3
+    # A killed run makes two rounds, of which the first at least is kept; none is made anew.
+    assert kills <= len(calls)
+    assert (found.level, found.inner_level) == (whole.level, whole.inner_level)
+    for name, proof in whole.proofs.items():
+        assert found.proofs[name].num_boxes == proof.num_boxes
+        np.testing.assert_array_equal(found.proofs[name].lo, proof.lo)
+        np.testing.assert_array_equal(found.proofs[name].hi, proof.hi)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_verify_goes_on_after_its_budget_and_not_in_another_proof(tmp_path):
+    V, f, domain = oscillator()
+    path = tmp_path / "state.npz"
+    first = ly.verify(V, f, domain, level=2.2, max_boxes=600, checkpoint=path)
+    assert first.verdict is ly.Verdict.UNKNOWN
+    with pytest.raises(ValueError, match="checkpoint: expected the state of this proof"):
+        ly.verify(V, f, domain, level=2.1, checkpoint=path)
+    rest = ly.verify(V, f, domain, level=2.2, checkpoint=path)
+    whole = ly.verify(V, f, domain, level=2.2)
+    assert rest.verdict is whole.verdict is ly.Verdict.PROVED
+    assert rest.proofs["shell"].num_boxes == whole.proofs["shell"].num_boxes
+    assert not path.exists()
+
+
+def test_verify_shell_goes_on_after_its_budget(tmp_path):
+    V, f, _ = oscillator()
+    path = tmp_path / "state.npz"
+    whole = ly.verify_shell(V, f, 0.01, 1.0)
+    first = ly.verify_shell(V, f, 0.01, 1.0, max_boxes=600, checkpoint=path)
+    assert first.verdict is ly.Verdict.UNKNOWN
+    assert path.exists()
+    rest = ly.verify_shell(V, f, 0.01, 1.0, checkpoint=path)
+    assert rest.verdict is whole.verdict is ly.Verdict.PROVED
+    for name, proof in whole.proofs.items():
+        assert rest.proofs[name].num_boxes == proof.num_boxes
+    assert not path.exists()

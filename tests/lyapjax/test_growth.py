@@ -71,6 +71,36 @@ def test_networks_see_what_they_are_told_to_and_vanish_at_the_equilibrium(fan):
     assert float(value(candidate, zero, x)) == pytest.approx(float(expected), rel=1e-12)
 
 
+@pytest.mark.slow
+def test_three_links_with_networks_in_V_and_u_are_proved_in_few_boxes():
+    """The paper's ‖x‖ <= 0.5, six states, all three angles seen by both networks."""
+    system = ly.systems.n_link(3, radius=0.5)
+    candidate, _ = ly.grow(jax.random.key(0), system, sees=(0, 1, 2), num_steps=800, margin=0.7)
+    proof = ly.verify_candidate(candidate, system, level=0.5)
+    assert proof.proved
+    assert proof.by_sectors
+    assert len(proof.lo) < 100
+    regulator = ly.lqr(system)
+    f = system.closed_loop(ly.linear_controller(system, regulator.K))
+    lqr = ly.verify_region(f, regulator.P, system.domain)
+    assert proof.volume > 100 * lqr.volume > 0
+    # Networks that are there: of V some part at the edge, of u some part of a newton metre.
+    x = jnp.asarray(np.eye(6)[:3] @ proof.R.T) * np.sqrt(0.5)
+    phi = jax.vmap(lambda x: features(candidate, jnp.zeros(6), x))(x)
+    assert float(jnp.sum(phi**2, axis=1).max()) > 1e-3
+    network = jnp.tanh(x @ candidate.W1.T) @ candidate.W2.T
+    assert float(jnp.abs(network).max()) > 1e-3
+    # The volume is that of {V <= c}: a lower bound, and close.
+    z = np.random.default_rng(0).normal(size=(100_000, 6))
+    z *= np.random.default_rng(1).uniform(size=(len(z), 1)) ** (1 / 6) / np.linalg.norm(
+        z, axis=1, keepdims=True
+    )
+    V = jax.vmap(lambda x: value(candidate, jnp.zeros(6), x))
+    values = np.asarray(V(jnp.asarray(np.sqrt(0.5) * z @ proof.R.T)))
+    ball = np.pi**3 / 6 * 0.5**3 * np.linalg.det(proof.R)
+    assert proof.volume == pytest.approx(ball * np.mean(values <= 0.5), rel=0.01)
+
+
 def test_growing_is_deterministic_and_bad_input_is_named():
     system = ly.systems.double_integrator()
     runs = [ly.grow(jax.random.key(0), system, num_steps=20)[0] for _ in range(2)]

@@ -201,6 +201,18 @@ def test_verdicts_are_those_of_secants_with_no_more_boxes():
         assert sectors.search(broken, x, level, 50, deadline).verdict is not ly.Verdict.PROVED
 
 
+def test_a_box_that_is_hardly_in_the_ball_is_cut():
+    """The middle of such a box is outside, where sectors have no ranges to compare."""
+    system = ly.systems.n_link(2)
+    x = np.zeros(4)
+    form = form_of(loop(system), ly.lqr(system).P, x, None)
+    lo, hi = np.full((2, 4), 0.3), np.full((2, 4), 0.5)
+    problem = sectors._Problem(form, x, lo, hi, np.full(2, 4 * 0.3**2 * 1.001))
+    axes = sectors._axes(form, x, problem, np.ones_like(problem.half))
+    assert axes.shape == (2,)
+    assert ((axes >= 0) & (axes < 4)).all()
+
+
 def test_links_in_few_boxes_and_counterexamples_beyond():
     """Secants of the inverse mass matrix, written out, took 1,628 boxes for three links."""
     three = ly.systems.n_link(3, radius=0.5)

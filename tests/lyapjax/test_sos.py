@@ -109,6 +109,39 @@ def test_a_transcendental_system_says_that_it_was_expanded_and_is_proved_as_it_i
     assert proof.volume > 0.5
 
 
+def regulated(system):
+    """The closed loop under LQR, and what is proved of LQR's own V."""
+    regulator = ly.lqr(system)
+    f = system.closed_loop(ly.linear_controller(system, regulator.K))
+    return f, ly.verify_region(f, regulator.P, system.domain)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("make", "num_rounds", "gain"),
+    [(ly.systems.cart_pole, 5, 1.5), (lambda: ly.systems.ducted_fan(radius=6.0), 7, 30)],
+)
+def test_four_and_six_states_are_proved_for_the_system_itself(make, num_rounds, gain):
+    system = make()
+    f, lqr = regulated(system)
+    found = ly.sos(f, system.domain, degree=2, taylor_degree=3, num_rounds=num_rounds)
+    assert found.taylor_degree == 3
+    # P is that of V, and V that of the true dynamics' proof.
+    x = RNG.normal(size=system.state_dim)
+    assert x @ found.P @ x == pytest.approx(float(found.V(jnp.asarray(x))), rel=1e-9)
+    proof = ly.verify_region(f, found.P, system.domain)
+    assert proof.proved
+    assert proof.volume > gain * lqr.volume > 0
+    assert proof.level > 0.9  # 1 in the search, where a polynomial stood for f
+
+
+def test_a_V_of_degree_four_has_no_P_and_is_refused_by_name():
+    system = ly.systems.van_der_pol()
+    found = ly.sos(system.closed_loop(), system.domain, degree=4, num_rounds=1)
+    with pytest.raises(ValueError, match="V: expected degree 2"):
+        _ = found.P
+
+
 def test_bad_input_is_named():
     domain = ly.Box((-1.0,), (1.0,))
     with pytest.raises(ValueError, match="degree: expected an even number"):

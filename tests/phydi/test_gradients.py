@@ -1,7 +1,11 @@
 """Convolutions and their derivatives against JAX's own, and how they are compiled for the CPU."""
 
 import functools
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -147,6 +151,44 @@ def test_gradients_in_shard_map_with_its_checks():
 
     for found, expected in zip(*(jax.grad(f, (0, 1))(x, K) for f in (spread, alone))):
         np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+TWO_DEVICES = """
+import re, jax, jax.numpy as jnp, numpy as np
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from phydi.gradients import conv_general_dilated
+assert len(jax.devices()) == 2
+rng = np.random.default_rng(0)
+x, K = (jnp.asarray(rng.normal(size=size)) for size in ((8, 6, 6, 3), (3, 3, 3, 4)))
+
+def gradient(f):
+    convolve = lambda x, K: f(x, K, (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.jit(jax.grad(lambda x, K: jnp.sum(jnp.sin(convolve(x, K))), (0, 1)))
+
+expected = gradient(lax.conv_general_dilated)(x, K)
+for kind in (AxisType.Auto, AxisType.Explicit):
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(kind,))
+    with jax.set_mesh(mesh):
+        images = jax.device_put(x, NamedSharding(mesh, PartitionSpec("data")))
+        kernel = jax.device_put(K, NamedSharding(mesh, PartitionSpec()))
+        step = gradient(conv_general_dilated).lower(images, kernel).compile()
+        for a, b in zip(step(images, kernel), expected):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+        sent = re.findall(r" (all-[a-z]+|collective-[a-z]+)\\(", step.as_text())
+        assert set(sent) == {"all-reduce"}, sent
+"""
+
+
+@ON_CPU
+def test_two_devices_send_each_other_the_gradients_of_kernels_alone():
+    flags = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=2"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_DEVICES],
+        cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.float32

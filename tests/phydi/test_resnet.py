@@ -208,10 +208,12 @@ def test_materialized_networks_put_out_the_same(init):
 def test_every_start_and_form_learns():
     images, labels = normal(8, 8, 8, 4), jnp.arange(8) % 3
     for options in [{"init": init} for init in INITS] + [{"rank": 7}, {"remat": True}]:
-        model = small(18, num_classes=3, **options)
+        model = small(18, **options)
+        model.stages = nnx.List(model.stages[:2])  # all kinds of blocks, half the compiling
+        model.head = nnx.Linear(8, 3, rngs=nnx.Rngs(0))
         state, step = phydi.make_step(model, phydi.classification_loss, phydi.sgd(0.02))
         step, losses = jax.jit(step), []
-        for _ in range(12):
+        for _ in range(24):
             state, totals = step(state, {"image": images, "label": labels})
             losses.append(float(totals["loss"][0]) / 8)
         assert losses[-1] < 0.8 * losses[0], (options, losses)
