@@ -162,7 +162,7 @@ def _bars(panel, rows: list[dict]) -> None:
     """Certified volumes over LQR's."""
     place = np.arange(len(rows))
     # A system without input has no LQR: its unit is what is learned.
-    unit = [r["volume, LQR"] if r["volume, LQR"] > 0 else r["volume, learned"] for r in rows]
+    unit = [r["volume, LQR"] or r["volume, learned"] for r in rows]
     for shift, (which, colour) in zip((-0.25, 0.0, 0.25), COLOURS.items()):
         volumes = np.array([row[f"volume, {which}"] or np.nan for row in rows], float)
         panel.bar(place + shift, volumes / np.array(unit, float), 0.25, color=colour, label=which)
