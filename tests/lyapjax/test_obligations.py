@@ -1,8 +1,5 @@
 """`verify`: the whole proof, on systems whose answer is known."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -173,28 +170,3 @@ def test_an_equilibrium_is_exact():
     assert is_equilibrium(van_der_pol, np.zeros(2))
     assert not is_equilibrium(lambda x: van_der_pol(x) + 1e-300, np.zeros(2))
     assert not is_equilibrium(lambda x: jnp.sin(x), np.array([np.pi, 0.0]))
-
-
-def published():
-    path = Path(__file__).parents[3] / "shared" / "data" / "published_lyapunov_networks.json"
-    if not path.exists():
-        pytest.skip("the published networks are not beside this checkout")
-    return json.loads(path.read_text())["networks"][0]
-
-
-def test_the_published_pendulum_is_decided():
-    net = published()
-    W1, b1, W2, K = (jnp.asarray(net[k]) for k in ("W1", "b1", "W2", "K"))
-
-    def V(x):
-        return jnp.tanh(W2 @ jnp.tanh(W1 @ x + b1) + net["b2"])
-
-    f = ly.systems.inverted_pendulum().closed_loop(lambda x: K @ x)
-    shell = ly.verify_shell(V, f, 0.1, 6.0)
-    assert shell.verdict is ly.Verdict.PROVED
-    whole = ly.verify(V, f, ly.Ball(6.0, (0.0, 0.0)))
-    # Its usable level is below min V = 0.3212 on the boundary, with an area of 9.39.
-    assert whole.verdict is ly.Verdict.PROVED
-    assert 0.320 < whole.level < 0.3212
-    assert 9.0 < whole.volume < 9.39
-    assert ly.verify(V, f, ly.Ball(6.0, (0.0, 0.0)), level=0.33).verdict is ly.Verdict.UNKNOWN
