@@ -61,13 +61,13 @@ def measure(row: Row, rounds: int) -> dict:
     ratio = medians["ours"] / medians[best]
     return {
         "row": row.name,
-        "ours ms": medians["ours"] * 1e3,
-        "best peer": best,
-        "peer ms": medians[best] * 1e3,
         "ratio": ratio,
-        "quartiles": f"{each[len(each) // 4]:.3g} … {each[(3 * len(each)) // 4]:.3g}",
         "goal": row.goal,
         "met": None if row.goal is None else ratio <= row.goal,
+        "ours ms": medians["ours"] * 1e3,
+        "peer ms": medians[best] * 1e3,
+        "best peer": best,
+        "quartiles": f"{each[len(each) // 4]:.3g} … {each[(3 * len(each)) // 4]:.3g}",
         "arrays of n": contest.arrays,
         "difference": contest.difference,
     }

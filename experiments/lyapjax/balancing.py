@@ -29,7 +29,7 @@ class Config:
     """File in which to keep the certificate of the proof."""
 
 
-QUICK = Config(num_steps=900, max_seconds=30.0)
+QUICK = Config(num_steps=900, max_seconds=20.0)
 plot = hovering.draw_region
 
 
