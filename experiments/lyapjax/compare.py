@@ -18,19 +18,11 @@ from rich.progress import Progress
 
 import lyapjax as ly
 from experiments.lyapjax.hovering import CASES
-from experiments.lyapjax.study import LQR, OURS, axis_names, regulator_proof
+from experiments.lyapjax.study import LQR, OURS, axis_names, papers_claim, regulator_proof
 from lyapjax.growth import value
 
 SOS = "tab:green"
 COLOURS = {"learned": OURS, "LQR": LQR, "SOS": SOS}
-
-# What the paper proves of its systems.
-PAPER = {
-    "inverted_pendulum": "all but a ball, to δ",
-    "path_following": "all but a ball, to δ",
-    "ducted_fan": "relaxed numerically",
-    "n_link_3": "relaxed numerically",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +124,7 @@ def _compared(system, regions: dict, boxes: int, seconds: float, plane, axes) ->
         "boxes": boxes,
         "seconds, learned and proved": seconds,
         "proved": "whole: strict, x* included" if verdict is ly.Verdict.PROVED else "nothing",
-        "paper": next((v for k, v in PAPER.items() if system.name.startswith(k)), None),
+        "paper": papers_claim(system),
     }
     i, j = plane
     points = np.tile(np.asarray(system.equilibrium[0]), (len(axes[0]) * len(axes[1]), 1))

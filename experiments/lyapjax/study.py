@@ -12,6 +12,13 @@ import numpy as np
 import lyapjax as ly
 
 OURS, LQR = "tab:blue", "tab:orange"
+# What the paper proves of its systems.
+PAPER = {
+    "inverted_pendulum": "all but a ball, to δ",
+    "path_following": "all but a ball, to δ",
+    "ducted_fan": "relaxed numerically",
+    "n_link_3": "relaxed numerically",
+}
 
 
 def trajectories(f, starts: np.ndarray, seconds: float, num_steps: int) -> np.ndarray:
@@ -35,6 +42,11 @@ def axis_names(system: ly.System) -> list[str]:
     """Names of the states, with units."""
     pairs = zip(system.state_names, system.state_units)
     return [f"{name} ({unit})" if unit else name for name, unit in pairs]
+
+
+def papers_claim(system: ly.System) -> str | None:
+    """What the paper proves of a system, None if it has none like it."""
+    return next((claim for name, claim in PAPER.items() if system.name.startswith(name)), None)
 
 
 def in_plane(system: ly.System, points: np.ndarray) -> np.ndarray:

@@ -50,8 +50,9 @@ def _grouped(results: list[dict], *names: str) -> dict:
 
 def run(config: Config) -> dict:
     """The rows of the tables, and their curves."""
-    images = [r for r in read(config.images, "images_cpu.json") if r["cell"]["batch_size"] == 64]
-    larger = [r for r in read(config.images, "images_cpu.json") if r["cell"]["batch_size"] != 64]
+    found = read(config.images, "images_cpu.json")
+    images = [result for result in found if result["cell"]["batch_size"] == 64]
+    larger = [result for result in found if result["cell"]["batch_size"] != 64]
     text = read(config.text, "text_cpu.json")
     rows, curves = [], {}
     for results, paper, name in (
@@ -69,7 +70,7 @@ def run(config: Config) -> dict:
     rows += more
     cuts = {row["cut"] for row in rows}
     notes = [
-        f"{len(images) + len(larger)} networks on images, {len(text)} on text.",
+        f"{len(found)} networks on images, {len(text)} on text.",
         *sorted(f"Cut: {cut}." for cut in cuts),
     ]
     targets = {"table1": SCALES["cpu"].target, "figure4": figure4.SCALES["cpu"].target}

@@ -166,8 +166,11 @@ def region_volume(form: Form, x: np.ndarray, level: float) -> float:
         above = squares.ends[1]
         if n - k >= 2:  # the middles are those of the boxes up to rounding
             above = squares.c + squares.r + 1e-12 * np.abs(squares.a).sum(axis=0)
-        square = np.maximum(np.nan_to_num(level - inner - above, nan=0.0), 0.0)
-        total += float((np.prod(hi - lo, axis=1) * _ball(n - k) * square ** ((n - k) / 2)).sum())
+        square = np.nan_to_num(level - inner - above, nan=0.0)
+        # Without other coordinates a box counts or does not: 0 to the power of 0 would be 1.
+        reached = square > 0
+        volumes = np.prod(hi - lo, axis=1) * _ball(n - k)
+        total += float((volumes[reached] * square[reached] ** ((n - k) / 2)).sum())
     return scale * total * (1 - 1e-9)
 
 

@@ -6,7 +6,7 @@ import copy
 import numpy as np
 
 import lyapjax as ly
-from lyapjax.certificates.certificate import digests
+from lyapjax.certificates.certificate import digests, exact, inexact
 from lyapjax.certificates.checking import Failed
 from lyapjax.certificates.regions import RegionClaim
 
@@ -21,6 +21,31 @@ def forged(proof, change) -> ly.Replay:
             document["statement"] = RegionClaim(document).statement
     document["digests"] = digests(document, boxes)
     return ly.replay(ly.Certificate(document, boxes))
+
+
+def assert_refused(proof, changes) -> None:
+    """Each of at least a hundred changes of the boxes is refused, for the reason that it says."""
+    count = 0
+    for starts, arrays in changes:
+        found = forged(proof, lambda document, boxes, arrays=arrays: {"region": arrays})
+        assert found.verdict is ly.Verdict.UNKNOWN
+        assert found.reason.startswith(starts), found.reason
+        count += 1
+    assert count >= 100
+
+
+def put(key, value):
+    """A change of an entry of the document."""
+    return lambda document, boxes: document.__setitem__(key, value)
+
+
+def altered(key, change):
+    """A change of an entry's numbers."""
+
+    def forge(document, boxes):
+        document[key] = exact(change(inexact(document[key])))
+
+    return forge
 
 
 def box_changes(proof):

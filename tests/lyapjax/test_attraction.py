@@ -295,6 +295,20 @@ def test_features_that_are_linear_in_some_coordinates_count_in_the_volume():
     assert 0.98 * sampled < proof.volume < 1.01 * sampled
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_features_of_all_coordinates_leave_no_more_than_they_allow(n):
+    """V = |y|² + 9 |tanh 2y|² is no quadratic form in any coordinate."""
+    proof = ly.verify_region(
+        lambda x: -x, np.eye(n), ly.Ball(2.0, (0.0,) * n),
+        features_fn=lambda x: 3 * jnp.tanh(2 * x), level=0.5,
+    )  # fmt: skip
+    assert proof.proved
+    grid = np.linspace(-0.3, 0.3, 1501)
+    y = np.stack(np.meshgrid(*[grid] * n), -1)
+    counted = 0.6**n * np.mean((y**2 + 9 * np.tanh(2 * y) ** 2).sum(axis=-1) <= 0.5)
+    assert 0.95 * counted < proof.volume < 1.002 * counted
+
+
 def test_a_phi_that_is_linear_everywhere_is_a_quadratic_V():
     proof = ly.verify_region(
         lambda x: -x, np.eye(2), ly.Ball(2.0, (0.0, 0.0)), features_fn=lambda x: x[:1], level=1.0

@@ -22,11 +22,16 @@ CASES = {
 }
 
 
-def closed(name):
-    """V and the closed loop of a published network."""
+def networks():
+    """As they are printed."""
     if not DATA.exists():
         pytest.skip("the published networks are not beside this checkout")
-    (net,) = (n for n in json.loads(DATA.read_text())["networks"] if n["system"] == name)
+    return json.loads(DATA.read_text())["networks"]
+
+
+def closed(name):
+    """V and the closed loop of a published network."""
+    (net,) = (net for net in networks() if net["system"] == name)
     W1, b1, W2, K = (jnp.asarray(net[k]) for k in ("W1", "b1", "W2", "K"))
     system = CASES[name][0]()
     at, rest = (np.asarray(v) for v in system.equilibrium)
@@ -62,6 +67,20 @@ def test_whether_v_falls_is_decided(name):
     # The system itself says so, for a step so small that V is a line on it.
     step = 1e-6 * np.asarray(f(jnp.asarray(found.point)))
     assert float(V(found.point + step) - V(found.point - step)) > 0
+
+
+def test_the_published_network_has_the_values_that_the_errata_say():
+    at_zero = {}
+    for entry in networks():
+        V = ly.TanhLyapunov(
+            [entry["W1"], [entry["W2"]]], [entry["b1"], [entry["b2"]]]
+        )  # fmt: skip
+        at_zero[entry["system"]] = float(V(jnp.zeros(len(entry["state"]))))
+        if entry["system"] == "inverted_pendulum":
+            c, _ = ly.boundary_minimum(jax.random.key(0), V, ly.Ball(6.0, (0.0, 0.0)))
+            assert float(c) == pytest.approx(0.3212, abs=1e-4)
+    values = [at_zero[name] for name in ("inverted_pendulum", "path_following")]
+    assert sorted(round(v, 2) for v in values) == [0.21, 0.27]
 
 
 def test_the_published_pendulum_meets_the_other_obligations_below_its_level():
