@@ -88,7 +88,11 @@ def plot(results: dict):
     figure, panels = plt.subplots(1, 2, figsize=(11, 4.4))
     for axes, (name, series) in zip(panels, results["series"].items()):
         s = {key: np.asarray(values, float) for key, values in series.items()}
-        image = axes.scatter(s["x"], s["v"], c=s["value"], s=14, marker="s", cmap="viridis_r")
+        x, column = np.unique(s["x"], return_inverse=True)
+        v, row = np.unique(s["v"], return_inverse=True)
+        value = np.full((v.size, x.size), np.nan)
+        value[row, column] = s["value"]
+        image = axes.pcolormesh(x, v, value, shading="nearest", cmap="viridis_r", rasterized=True)
         figure.colorbar(image, ax=axes, label="value Φ")
         some = np.random.default_rng(0).permutation(s["x"].size)[:350]
         push = s["push"][some] / np.abs(s["push"]).max()

@@ -31,11 +31,11 @@ class Config:
     """Budget of the proof."""
     seconds: float = 8.0
     """Length of the trajectories."""
-    num_grid: int = 161
+    num_grid: int = 121
     """Points of the plots along an axis."""
 
 
-QUICK = Config(num_grid=61)
+QUICK = Config()
 
 
 def load(path: Path) -> ly.System:

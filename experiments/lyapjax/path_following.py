@@ -22,11 +22,11 @@ class Config:
     """Of the dynamics: "kinematic", or "published" for the paper's code."""
     max_seconds: float = 300.0
     """Budget of the proof."""
-    num_grid: int = 161
+    num_grid: int = 121
     """Points of the plots along an axis."""
 
 
-QUICK = Config(num_grid=61)
+QUICK = Config()
 
 
 def run(config: Config) -> dict:

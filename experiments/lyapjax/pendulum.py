@@ -21,11 +21,11 @@ class Config:
     """Tanh units of V."""
     max_seconds: float = 300.0
     """Budget of the proof."""
-    num_grid: int = 161
+    num_grid: int = 121
     """Points of the plots along an axis."""
 
 
-QUICK = Config(num_grid=61)
+QUICK = Config()
 
 
 def run(config: Config) -> dict:

@@ -56,16 +56,21 @@ def in_plane(system: ly.System, points: np.ndarray) -> np.ndarray:
     return x
 
 
-def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """V and V̇ on a grid of the first two coordinates, NaN outside D."""
-    axes = [np.linspace(a, b, num) for a, b in zip(system.domain.lo[:2], system.domain.hi)]
+def frame(system: ly.System) -> tuple[np.ndarray, np.ndarray]:
+    """Corners of what is drawn of the first two coordinates: D, and a little around it."""
+    lo, hi = (np.asarray(v)[:2] for v in (system.domain.lo, system.domain.hi))
+    return lo - 0.03 * (hi - lo), hi + 0.03 * (hi - lo)
+
+
+def grid(system: ly.System, V, f, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """V, V̇ and the gauge of D, at most 1 inside, on a grid of the first two coordinates."""
+    axes = [np.linspace(a, b, num) for a, b in zip(*frame(system))]
     plane = np.stack(np.meshgrid(*axes), -1).reshape(-1, 2)
     x = jnp.asarray(in_plane(system, plane))
     look = jax.jit(jax.vmap(lambda x: (V(x), ly.lie_derivative(V, f, x))))
     rows = [look(part) for part in jnp.array_split(x, 4)]  # see `lyapjax.learning.falsifier.BATCH`
-    inside = np.asarray(system.domain.gauge(x)) <= 1
     values = (np.concatenate([np.asarray(row[k]) for row in rows]) for k in range(2))
-    return tuple(np.where(inside, v, np.nan).reshape(num, num) for v in values)
+    return tuple(v.reshape(num, num) for v in (*values, np.asarray(system.domain.gauge(x))))
 
 
 def checked(proof: ly.Region, path: Path | None) -> tuple[str, float, float]:
@@ -116,8 +121,8 @@ def study(
     result = ly.synthesize(system, key=jax.random.key(seed), recipe=recipe, max_seconds=max_seconds)
     f = system.closed_loop(result.u)
     V_lqr, f_lqr, proof_lqr = regulator_proof(system, result.V, max_seconds)
-    V, slope = grid(system, result.V, f, num_grid)
-    values_lqr, _ = grid(system, V_lqr, f_lqr, num_grid)
+    V, slope, gauge = grid(system, result.V, f, num_grid)
+    values_lqr, _, _ = grid(system, V_lqr, f_lqr, num_grid)
     # From points of the proved level set's edge, seen from the equilibrium.
     angle = np.linspace(0, 2 * np.pi, 12, endpoint=False)
     at, hi = (np.asarray(v)[:2] for v in (system.equilibrium[0], system.domain.hi))
@@ -147,11 +152,12 @@ def study(
     return {
         "table": rows,
         "series": {
-            "lo": system.domain.lo[:2],
-            "hi": system.domain.hi[:2],
+            "lo": frame(system)[0],
+            "hi": frame(system)[1],
             "names": axis_names(system),
             "V": V,
             "slope": slope,
+            "gauge": gauge,
             "V_lqr": values_lqr,
             "level": level,
             "level_lqr": float(proof_lqr.level),
@@ -179,14 +185,26 @@ def _axes(panel, series, title):
     panel.set_title(title)
 
 
-def _levels(panel, series):
-    """The level sets, ours and LQR's, if they are finite."""
+def _levels(panel, series, values=None):
+    """The level sets in D, ours and LQR's, if they are finite; below them an image of `values`."""
     x, y = (np.linspace(a, b, len(series["V"])) for a, b in zip(series["lo"], series["hi"]))
+    gauge = np.array(series["gauge"], float)
+    drawn = []
+    if values is not None:
+        # A little more than D, which the clip takes off again: the edge is then no staircase.
+        shown = np.where(gauge <= 1 + 4 / len(x), values, np.nan)
+        drawn.append(
+            panel.pcolormesh(x, y, shown, cmap="viridis", shading="gouraud", rasterized=True)
+        )
+        drawn[0].set_clim(np.nanmin(values[gauge <= 1]), np.nanmax(values[gauge <= 1]))
     for name, level, colour in (("V", "level", OURS), ("V_lqr", "level_lqr", LQR)):
-        values, height = np.array(series[name], float), np.float64(series[level])
-        if np.isfinite(height) and np.nanmin(values) < height < np.nanmax(values):
-            panel.contour(x, y, values, [height], colors=colour)
-    return x, y
+        V, height = np.array(series[name], float), np.float64(series[level])
+        if np.isfinite(height) and np.nanmin(V) < height < np.nanmax(V):
+            drawn.append(panel.contour(x, y, V, [height], colors=colour))
+    edge = panel.contour(x, y, gauge, [1.0], colors="0.5", linewidths=0.8)
+    for artist in drawn:
+        artist.set_clip_path(edge.get_paths()[0], panel.transData)
+    return drawn[0] if values is not None else None
 
 
 def draw(results: dict):
@@ -194,12 +212,11 @@ def draw(results: dict):
     s = results["series"]
     figure, ((a, b), (c, d)) = plt.subplots(2, 2, figsize=(11, 9), layout="constrained")
     for panel, name, title in ((a, "V", "V"), (b, "slope", "dV/dt along trajectories")):
-        x, y = _levels(panel, s)
         values = np.array(s[name], float)
         if name == "slope":
             values = np.sign(values) * np.log10(1 + np.abs(values))
             title += ", sign · log10(1 + |·|)"
-        figure.colorbar(panel.pcolormesh(x, y, values, cmap="viridis"), ax=panel)
+        figure.colorbar(_levels(panel, s, values), ax=panel)
         _axes(panel, s, title)
     points = np.array(s["counterexamples"], float).reshape(-1, 3)
     if len(points):

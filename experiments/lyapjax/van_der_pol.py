@@ -24,11 +24,11 @@ class Config:
     """Of decay while learning; smaller comes closer to the limit cycle."""
     max_seconds: float = 300.0
     """Budget of the proof."""
-    num_grid: int = 161
+    num_grid: int = 121
     """Points of the plots along an axis."""
 
 
-QUICK = Config(hidden=(6,), num_grid=61)
+QUICK = Config(hidden=(6,))
 
 
 def run(config: Config) -> dict:
