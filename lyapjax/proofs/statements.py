@@ -32,7 +32,7 @@ from lyapjax.readers.compiled import (
     large_batch,
     make_forms,
 )
-from lyapjax.readers.program import Placeholder, Program, trace
+from lyapjax.readers.program import JUMPS, Placeholder, Program, trace
 from lyapjax.readers.spreading import divided, num_devices, side_by_side
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import System
@@ -83,13 +83,10 @@ def program_of(fn: Callable, numbers, n: int) -> Program:
     return Program(template.steps, template.outputs, constants, template.tree)
 
 
-def is_tame(*arrays) -> bool:
-    """Whether all numbers are 0 or of a size that nothing overflows for."""
-    for value in arrays:
-        size = np.abs(np.asarray(value, np.float64))
-        if not np.all((size == 0) | ((size >= 2.0**-ia.TAME) & (size <= 2.0**ia.TAME))):
-            return False
-    return True
+def is_tame(*arrays, least: float) -> bool:
+    """Whether all numbers are 0, or at least `least` and of a size that nothing overflows for."""
+    sizes = [np.abs(np.asarray(value, np.float64)) for value in arrays]
+    return all(np.all((v == 0) | ((v >= least) & (v <= 2.0**ia.TAME))) for v in sizes)
 
 
 class Statement(NamedTuple):
@@ -104,7 +101,9 @@ class Statement(NamedTuple):
         Large batches lie on all devices.
         """
         n, program = np.shape(lo)[-1], self.program
-        tame = is_tame(*program.constants, self.forms.offset)
+        # Linear bounds need no lower limit; intervals do, for what is divided by a constant.
+        least = 2.0**-ia.TAME if program.ops & JUMPS else 0.0
+        tame = is_tame(*program.constants, self.forms.offset, least=least)
         tame = tame and np.max(np.abs([lo, hi])) <= 2.0**ia.TAME
         shapes = tuple(np.shape(c) for c in program.constants)
         batch = large_batch(n) if large else SMALL_BATCH

@@ -48,7 +48,7 @@ FUNCTION_EPS = {"log1p": 2.0**-42, "sinh": 2.0**-41, "cosh": 2.0**-41}
 DEFAULT_FUNCTION_EPS = 2.0**-46
 # A magnitude known to stay below 2^SAFE cannot overflow in one more operation.
 SAFE = 900.0
-# Boxes and constants that are zero or within 2^±TAME are read without guards.
+# Boxes and constants that are zero or within 2^±TAME are read without guards (see `statements`).
 TAME = 60.0
 # Beyond this size the place of an argument within the period is not looked for.
 MAX_ANGLE = 2.0**20

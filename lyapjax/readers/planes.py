@@ -49,18 +49,22 @@ def apart(fn, sure, *values):
 def box(lo, hi) -> Linear:
     """The input: the coordinates of the boxes (n, batch)."""
     c = 0.5 * lo + 0.5 * hi
-    # Subnormal numbers may be flushed: TINY covers what is lost.
-    half = jnp.maximum(hi - c, c - lo) * (1 + ln.EPS) + TINY
+    half = jnp.maximum(hi - c, c - lo) * (1 + ln.EPS) + ln.FLUSHED
     good = (lo <= hi) & jnp.isfinite(half)
     half = jnp.where(good, half, INF)
     a = jnp.eye(lo.shape[0])[..., None] * jnp.where(good, half, 0.0)[:, None]
-    return Linear(jnp.where(good, c, 0.0), a, ln.EPS * half)
+    return Linear(jnp.where(good, c, 0.0), a, ln.EPS * half + ln.FLUSHED)
 
 
 def constant(value) -> Linear:
-    """An array of numbers; NaN and infinities are unbounded, subnormal ones within TINY."""
+    """An array of numbers; NaN and infinities are unbounded, subnormal ones are flushed."""
     value = jnp.asarray(value, float)[..., None]
-    return Linear(value, None, jnp.where(jnp.abs(value) < INF, TINY, jnp.nan))
+    return Linear(value, None, jnp.where(jnp.abs(value) < INF, ln.FLUSHED, jnp.nan))
+
+
+def literal(value: float) -> Linear:
+    """A number that the code has; only a subnormal one may be flushed."""
+    return Linear(np.full(1, value), None, np.full(1, ln.FLUSHED * (0 < abs(value) < ln.FLUSHED)))
 
 
 def _moved(step, shapes, values: list[Linear]) -> Linear:
@@ -148,11 +152,12 @@ def _long_dot(step, shapes, values, count: int) -> Linear:
     if x.a is not None:
         a = ln.plus(a, product(x.a, y.c, ("yz", "z")))
     gamma = (count + 8) * ln.EPS
-    r = product(big + 6 * h, y.r + gamma * (wide + g), ("z", "z"))
+    # TINY, as gamma times a small number is flushed before it meets a large one.
+    r = product(big + 6 * h, y.r + gamma * (wide + g) + TINY, ("z", "z"))
     r = r + product(x.r, wide + 6 * g, ("z", "z"))
     if x.a is not None and y.a is not None:
         r = r + product(x.spread, y.spread, ("z", "z"))
-    return Linear(c, a, r * (1 + gamma) + 8 * (count + 1) * TINY)
+    return Linear(c, a, r * (1 + gamma) + count * ln.FLUSHED)
 
 
 def _total(x: Linear, axes, count: int) -> Linear:
@@ -224,7 +229,7 @@ def evaluate_planes(program: Program, constants, lo, hi) -> tuple[list[Linear], 
         elif step.op == "constant":
             found = constant(constants[step.params[0]])
         elif step.op == "literal":
-            found = ln.point(np.full(1, step.params[0]))
+            found = literal(step.params[0])
         else:
             here = undefined(step, shapes, [v.ends for v in values])
             bad = bad if here is None else bad | here
