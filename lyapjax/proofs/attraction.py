@@ -22,6 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lyapjax.proofs import regional, sectors
+from lyapjax.proofs.admissible import check_derivatives
 from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, state_from, unpacked
 from lyapjax.proofs.proving import Verdict
 from lyapjax.proofs.regional import Form, Search, form_of, linearisation
@@ -128,6 +129,8 @@ def _check(f, P, domain, equilibrium, level, features_fn):
         bad = trace(fn, jnp.asarray(x)).ops & (JUMPS if name == "f" else JUMPS | KINKS)
         if bad:
             raise ValueError(f"{name}: expected a smooth function, got {sorted(bad)}")
+    if features_fn is not None:
+        check_derivatives("features_fn", features_fn, n)
     form = form_of(f, P, x, features_fn)
     parts = {"f": form.f} if features_fn is None else {"f": form.f, "features_fn": form.features}
     for name, part in parts.items():

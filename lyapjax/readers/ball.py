@@ -247,6 +247,9 @@ def read(step, values: list[np.ndarray]) -> np.ndarray:
     """One step, from the values of its inputs."""
     if step.op in MOVING:
         return move(step, values)
+    if step.op == "truth":  # of a number, if there is one
+        known = step.params[0]
+        return elementwise(lambda v: known if v.is_finite() else None, step.shape, *values)
     if step.op == "dot":
         return dot(step, *values)
     if step.op == "solve":
@@ -275,7 +278,7 @@ def leaf(step, constants, inputs):
         return balls(constants[step.params[0]])
     if step.op == "literal":
         return balls(step.params[0])
-    if step.op == "truth":
+    if step.op == "truth" and not step.inputs:
         return np.full(step.shape, step.params[0], object)
     if step.op == "truth_array":
         return np.array([bool(v) for v in step.params[1]], object).reshape(step.params[0])

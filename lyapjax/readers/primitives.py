@@ -57,8 +57,7 @@ def _equation(builder: Builder, eqn, values: list) -> list:
     """The results of one equation."""
     name, params = eqn.primitive.name, eqn.params
     if builder.whole and params.get("name") == WHOLE:
-        places = [_step(builder, v) for v in values]
-        return [builder.emit("solve", places, (), eqn.outvars[0].aval.shape)]
+        return [_solve(builder, *(_step(builder, v) for v in values))]
     if name in CALLS:
         inner = params[CALLS[name]]
         consts = getattr(inner, "consts", ())
@@ -75,9 +74,13 @@ def _equation(builder: Builder, eqn, values: list) -> list:
     name = SAME.get(name, name)
     if name == "copy":
         return [values[0]]
+    arithmetic = name in UNARY | BINARY or name.startswith("reduce_")
+    expected = np.dtype(bool if name in ("and", "or", "not") else np.float64)
+    kinds = {var.aval.dtype for var in eqn.invars}
+    if arithmetic and kinds != {expected}:
+        what = ", ".join(sorted(map(str, kinds)))
+        raise NotImplementedError(f"fn: no rule for {name} of values of type {what}")
     if name in UNARY | BINARY:
-        if name in ("and", "or", "not") and eqn.outvars[0].aval.dtype != bool:
-            raise NotImplementedError(f"fn: no rule for {name} of {eqn.outvars[0].aval.dtype}")
         return [builder.elementwise(name, [_step(builder, v) for v in values], shape)]
     if name not in RULES:
         raise NotImplementedError(
@@ -85,6 +88,14 @@ def _equation(builder: Builder, eqn, values: list) -> list:
             "others (jnp.where for cond, a fixed number of steps for while)"
         )
     return RULES[name](builder, eqn, values)
+
+
+def _solve(builder: Builder, M: int, b: int) -> int:
+    """a of M a = b. The elimination reads the lower triangle, so the whole step must too."""
+    n = builder.steps[b].shape[0]
+    i, j = np.indices((n, n))
+    M = builder.emit("take", (M,), hashable(np.maximum(i, j) * n + np.minimum(i, j)), (n, n))
+    return builder.emit("solve", (M, b), (), (n,))
 
 
 def _step(builder: Builder, value) -> int:
@@ -240,24 +251,11 @@ def _select(builder, eqn, values):
 
 def _convert(builder, eqn, values):
     new = eqn.params["new_dtype"]
-    if new == np.float64 and builder_kind(builder, values[0]) == "truth":
+    if new == np.float64 and eqn.invars[0].aval.dtype == bool:
         return [builder.emit("indicator", (values[0],), (), eqn.outvars[0].aval.shape)]
     if new == np.float64:
         return [values[0]]
     raise NotImplementedError(f"fn: no rule for convert_element_type of a real value to {new}")
-
-
-def builder_kind(builder: Builder, k: int) -> str:
-    """Whether step k is "real" or "truth"."""
-    step = builder.steps[k]
-    if step.op in {"lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not"}:
-        return "truth"
-    if step.op in {"truth", "truth_array"}:
-        return "truth"
-    moving = {"reshape", "broadcast", "slice", "concatenate", "transpose", "rev", "take"}
-    if step.op in moving:
-        return builder_kind(builder, step.inputs[0])
-    return builder_kind(builder, step.inputs[1]) if step.op == "select" else "real"
 
 
 def _dot(builder, eqn, values):
@@ -292,6 +290,8 @@ def _scatter(builder, eqn, values):
     x, indices, y = values
     if not isinstance(indices, np.ndarray) or isinstance(x, np.ndarray):
         raise NotImplementedError("fn: scatter needs indices that are constants")
+    if eqn.params.get("update_jaxpr") is not None:
+        raise NotImplementedError("fn: no rule for x.at[i].apply; write x.at[i].set(fn(x[i]))")
     shape, other = builder.steps[x].shape, builder.steps[y].shape
     size, extra = int(np.prod(shape)), int(np.prod(other))
     numbers = np.arange(size, dtype=np.int64).reshape(shape)
@@ -342,8 +342,8 @@ def _tile(builder, eqn, values):
 
 
 def _is_finite(builder, eqn, values):
-    """Real numbers are; where there is none, nothing is claimed anyway."""
-    return [builder.emit("truth", (), (True,), eqn.outvars[0].aval.shape)]
+    """Real numbers are; where there is none, nothing is claimed: the step that has none stays."""
+    return [builder.emit("truth", (values[0],), (True,), eqn.outvars[0].aval.shape)]
 
 
 def _cumsum(builder, eqn, values):

@@ -205,7 +205,8 @@ class Builder:
             if inner is not None and inner.op == "tanh":
                 return self.emit("sech2", inner.inputs, (), shape)
         if op in ("ne", "eq") and inputs[0] == inputs[1]:
-            return self.emit("truth", (), (op == "eq",), shape)
+            # The operand stays: where it is undefined so is the answer (this is a test for NaN).
+            return self.emit("truth", inputs[:1], (op == "eq",), shape)
         return self.emit(op, inputs, (), shape)
 
     def spread(self, k: int, shape) -> int:

@@ -155,11 +155,9 @@ PLAIN = Rule(_scale, _solve, lambda k, value, rows: value)
 def _first(op: str, inputs: list[_Here], at: list[Affine]) -> Affine:
     """λ in Δ max(a, b) = λ Δa + (1 - λ) Δb: 1 or 0 if one is taken at both ends, or any between."""
     (a, b), (a0, b0) = ([h.value.ends for h in inputs], [v.ends for v in at])
-    if op == "min":
-        a, b, a0, b0 = b, a, b0, a0
-    first, second = (a[0] >= b[1]) & (a0[0] >= b0[1]), (b[0] >= a[1]) & (b0[0] >= a0[1])
-    if op == "min":
-        first, second = second, first
+    above = (a[0] >= b[1]) & (a0[0] >= b0[1])
+    below = (b[0] >= a[1]) & (b0[0] >= a0[1])
+    first, second = (above, below) if op == "max" else (below, above)
     return Affine(np.where(first, 1.0, np.where(second, 0.0, 0.5)), None, 0.5 * ~(first | second))
 
 
