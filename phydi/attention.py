@@ -134,7 +134,8 @@ class PHMultiHeadAttention(nnx.MultiHeadAttention):
         out_bias_metadata: Mapping = NO_METADATA,
         **attention_options,
     ):
-        deprecated = [name for name in attention_options if "dot_general" in name]
+        given = {name for name, value in attention_options.items() if value is not None}
+        deprecated = sorted(name for name in given if "dot_general" in name)
         if deprecated:
             raise ValueError(f"{deprecated[0]}: deprecated in flax and not supported here")
         sizes = {

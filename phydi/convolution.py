@@ -191,7 +191,8 @@ class PHConv(nnx.Module):
                 f"inputs: expected (..., {len(self.kernel_size)} axes of space, in_features = "
                 f"{self.in_features}), got shape {inputs.shape}"
             )
-        form = self.form if out_sharding is None else "built"
+        # Without an image there is nothing to mix.
+        form = self.form if out_sharding is None and inputs.size else "built"
         pixels, (_, *taps, p, q) = math.prod(inputs.shape[:-1]), self.F.shape
         form = choose_form(form, pixels, p, q, self.multiplication.rank, math.prod(taps))
         if form == "built":

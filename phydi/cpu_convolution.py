@@ -43,7 +43,8 @@ def convolve(lhs: Array, rhs: Array, *, whole: bool = False, **params) -> Array:
     """
     theirs = partial(lax.conv_general_dilated_p.bind, **params)
     sharding = params["out_sharding"]
-    if not jnp.issubdtype(lhs.dtype, jnp.floating) or (sharding and not sharding.mesh.empty):
+    distributed = sharding and not sharding.mesh.empty
+    if not jnp.issubdtype(lhs.dtype, jnp.floating) or distributed or 0 in lhs.shape:
         return theirs(lhs, rhs)
     images, kernels, results = params["dimension_numbers"]
     result = jax.eval_shape(theirs, lhs, rhs)

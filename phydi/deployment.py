@@ -14,7 +14,7 @@ from phydi.attention import PHMLinearGeneral, PHMultiHeadAttention
 from phydi.checking import as_floating, check_divides
 from phydi.convolution import PHConv
 from phydi.layers import PHMEmbed, PHMLinear
-from phydi.residual import Stack, submodules
+from phydi.residual import submodules
 
 _PROJECTIONS = ("query", "key", "value", "out")
 
@@ -30,7 +30,7 @@ def nearest_kronecker_sum(H, n: int) -> tuple[Array, Array, Array]:
 
     Returns:
       A: (n, n, n), with ‖A_i‖² = n (0 where blocks have fewer than n numbers),
-      F: (n, *taps, in/n, out/n), and () the distance over ‖H‖.
+      F: (n, *taps, in/n, out/n), and () the distance over ‖H‖. A and F have the dtype of H.
 
     Raises:
       ValueError: n does not divide the channels.
@@ -49,6 +49,8 @@ def nearest_kronecker_sum(H, n: int) -> tuple[Array, Array, Array]:
     H = as_floating("H", H)
     if H.ndim < 2:
         raise ValueError(f"H: expected shape (*taps, in, out), got {H.shape}")
+    # There is no decomposition in half precision.
+    dtype, H = H.dtype, H.astype(jnp.promote_types(H.dtype, jnp.float32))
     *taps, size_in, size_out = H.shape
     check_divides(n, **{"in of H": size_in, "out of H": size_out})
     p, q = size_in // n, size_out // n
@@ -61,7 +63,17 @@ def nearest_kronecker_sum(H, n: int) -> tuple[Array, Array, Array]:
     A = n**0.5 * U[:, :n].T.reshape(n, n, n)
     F = (s[:n, None] * V[:n] / n**0.5).reshape(n, *taps, p, q)
     norm = jnp.linalg.norm(s)
-    return A, F, jnp.linalg.norm(s[n:]) / jnp.where(norm > 0, norm, 1)
+    distance = jnp.linalg.norm(s[n:]) / jnp.where(norm > 0, norm, 1)
+    return A.astype(dtype), F.astype(dtype), distance
+
+
+def _carry_over(source: nnx.MultiHeadAttention, target: nnx.MultiHeadAttention) -> None:
+    """All of an attention but its projections: settings, norms, dropout keys, the cache."""
+    for name in [name for name in vars(target) if hasattr(source, name)]:
+        if not name.startswith("_") and name not in _PROJECTIONS:
+            value = getattr(source, name)
+            arrays = value is None or nnx.is_data(value)
+            setattr(target, name, nnx.data(value) if arrays else value)
 
 
 def _plain_attention(layer: PHMultiHeadAttention) -> nnx.MultiHeadAttention:
@@ -76,12 +88,17 @@ def _plain_attention(layer: PHMultiHeadAttention) -> nnx.MultiHeadAttention:
         param_dtype=layer.param_dtype,
         rngs=nnx.Rngs(0),
     )
-    for name in [name for name in vars(real) if not name.startswith("_")]:
-        value = getattr(layer, name)
-        if name in _PROJECTIONS:
-            value = value.materialized() if isinstance(value, PHMLinearGeneral) else value
-        setattr(real, name, nnx.data(None) if value is None else value)
+    _carry_over(layer, real)
+    for name in _PROJECTIONS:
+        projection = getattr(layer, name)
+        setattr(real, name, _plain(projection) or projection)
     return real
+
+
+def _num_leading(layer) -> int:
+    """How many axes a user's vmap has put before those of a layer's arrays."""
+    m = getattr(layer, "linear", layer).multiplication
+    return m.A.ndim - 3 if m.u is None else m.u.ndim - 2
 
 
 def _plain(module):
@@ -89,15 +106,15 @@ def _plain(module):
     if isinstance(module, PHMultiHeadAttention):
         return _plain_attention(module)
     if isinstance(module, PHMLinear | PHConv | PHMEmbed | PHMLinearGeneral):
-        return module.materialized()
+        build = type(module).materialized
+        for _ in range(_num_leading(module)):
+            build = nnx.vmap(build, in_axes=0, out_axes=0)
+        return build(module)
     return None
 
 
 def _replace(module, made: dict) -> None:
     """Replace what is hypercomplex within, in place; `made`: by id, what was visited before."""
-    if isinstance(module, Stack):
-        module.blocks = nnx.vmap(materialize, in_axes=0, out_axes=0)(module.blocks)
-        return
     # nnx.List and nnx.Dict are modules, too.
     if isinstance(module, nnx.List | list):
         items = enumerate(module)
@@ -157,7 +174,7 @@ def materialize(model):
         return plain
     _replace(model, {})
     left = [m for m in submodules(model) if isinstance(m, PHMLinear | PHConv | PHMEmbed)]
-    if left and not any(isinstance(m, Stack) for m in submodules(model)):
+    if left:
         raise ValueError(
             f"model: a {type(left[0]).__name__} is where it cannot be replaced (in a tuple?); "
             f"hold layers in attributes, nnx.List or nnx.Dict"
@@ -214,10 +231,7 @@ def from_real(layer, n: int):
         names = ("qkv_promote_dtype", "out_promote_dtype")
         options |= {name: getattr(layer, name) for name in names}
         found = PHMultiHeadAttention(*sizes, **options)
-        kept = [name for name in vars(layer) if not name.startswith("_")]
-        for name in set(kept) - set(_PROJECTIONS):
-            value = getattr(layer, name)
-            setattr(found, name, nnx.data(None) if value is None else value)
+        _carry_over(nnx.clone(layer), found)  # a cache of its own
         for name in _PROJECTIONS:
             inner, real = getattr(found, name).linear, getattr(layer, name)
             _fill(inner, real.kernel[...].reshape(inner.in_features, -1), real.bias)

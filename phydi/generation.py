@@ -8,6 +8,7 @@ from flax import nnx
 from jax import Array
 
 from phydi.checking import check_positive_integer
+from phydi.layers import as_words
 from phydi.transformer import PHTransformer
 
 
@@ -47,6 +48,8 @@ def generate(
         raise ValueError(f"prompt: expected at least one word, got shape {prompt.shape}")
     if not temperature >= 0:
         raise ValueError(f"temperature: expected at least 0, got {temperature!r}")
+    if jnp.issubdtype(prompt.dtype, jnp.integer):
+        prompt = as_words(prompt, model.vocab_size)  # words beyond a byte may follow bytes
     graph, state = nnx.split(model)
     return _generate(key, graph, state, prompt, temperature, num_words, temperature == 0)
 

@@ -40,6 +40,8 @@ def _with_ours(function: Callable) -> Callable:
 
     def call(*args):
         closed = jax.make_jaxpr(function)(*args)
+        if not closed.jaxpr.outvars:  # a symbolic zero: there are no images
+            return function(*args)
         values = dict(zip(closed.jaxpr.constvars, closed.consts))
         values |= dict(zip(closed.jaxpr.invars, args))
         read = lambda v: v.val if isinstance(v, Literal) else values[v]  # noqa: E731

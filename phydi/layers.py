@@ -42,6 +42,15 @@ def given(value) -> Callable:
     return lambda key, shape, dtype: value[...]
 
 
+def as_words(inputs: Array, size: int) -> Array:
+    """Indices wide enough to compare with a table's `size`; what is beyond it stays beyond."""
+    # Compared with a larger number, one byte would wrap around.
+    if jnp.issubdtype(inputs.dtype, jnp.unsignedinteger):
+        most = min(size, int(jnp.iinfo(inputs.dtype).max))
+        return jnp.minimum(inputs, most).astype(jnp.int32)
+    return inputs.astype(jnp.promote_types(inputs.dtype, jnp.int32))
+
+
 def check_form(form: str, rank: int | None, only_built: str | None) -> str:
     """The form of a layer, or a ValueError if an argument or the lack of factors forbids it."""
     check_option("form", form, FORMS)
@@ -247,6 +256,7 @@ class PHMEmbed(nnx.Module):
         """The rows of the given words; NaN for words that are not there, as in flax."""
         if not jnp.issubdtype(inputs.dtype, jnp.integer):
             raise ValueError(f"inputs: expected integers, got {inputs.dtype}")
+        inputs = as_words(inputs, self.num_embeddings)
         # One word costs n·features by contraction, the table num_embeddings·n·features.
         build = self.form == "built" or out_sharding is not None
         build |= self.form == "auto" and math.prod(inputs.shape) >= self.num_embeddings

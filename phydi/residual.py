@@ -286,4 +286,6 @@ def jacobian_spectrum(model_fn: Callable, x) -> Array:
     flat_fn = lambda z: model_fn(z.reshape(x.shape)).ravel()  # noqa: E731
     outputs = jax.eval_shape(flat_fn, x.ravel()).size
     jacobian = jax.jacfwd if x.size < outputs else jax.jacrev
-    return jnp.linalg.svd(jacobian(flat_fn)(x.ravel()), compute_uv=False)
+    J = jacobian(flat_fn)(x.ravel())
+    # There is no decomposition in half precision.
+    return jnp.linalg.svd(J.astype(jnp.promote_types(J.dtype, jnp.float32)), compute_uv=False)

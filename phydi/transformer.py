@@ -29,7 +29,7 @@ from flax.nnx.nn.linear import default_embed_init, default_kernel_init
 from jax import Array
 
 from phydi.checking import check_option, check_positive_integer
-from phydi.layers import PHMEmbed, PHMLinear
+from phydi.layers import PHMEmbed, PHMLinear, as_words
 from phydi.residual import Stack, add
 
 NORMS = ("post", "pre", "phydi")
@@ -338,6 +338,7 @@ class PHTransformer(nnx.Module):
                 f"words: expected integers of shape (..., length), got {words.dtype} of shape "
                 f"{words.shape}"
             )
+        words = as_words(words, self.embedding.num_embeddings)
         # Padded rows of the table are no words, nor are negative numbers.
         known = (words >= 0) & (words < self.vocab_size)
         x = self.embedding(jnp.where(known, words, -self.embedding.num_embeddings - 1))

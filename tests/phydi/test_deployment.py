@@ -64,6 +64,51 @@ def test_layers_that_are_shared_stay_shared():
     assert type(model.layers[0]) is phydi.PHMLinear
 
 
+def test_attention_with_dropout_keys_and_a_cache_is_carried_over_and_not_shared():
+    options = {"dropout_rate": 0.5, "deterministic": False, "decode": True}
+    own = phydi.PHMultiHeadAttention(2, 8, n=4, **options, rngs=nnx.Rngs(0))
+    own.init_cache((1, 4, 8))
+    plain = phydi.materialize(own)
+    again = phydi.from_real(plain, 4)
+    x = normal(1, 1, 8)
+    # The same keys drop the same weights.
+    y = own(x)
+    np.testing.assert_allclose(plain(x), y, atol=1e-5)
+    assert [int(layer.cache_index[...]) for layer in (own, plain, again)] == [1, 1, 0]
+    np.testing.assert_allclose(again(x), y, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_stacked", [1, 2])
+def test_layers_stacked_by_a_users_own_vmap(num_stacked):
+    makers = {
+        "linear": lambda rngs: phydi.PHMLinear(8, 4, n=4, rank=7, rngs=rngs),
+        "conv": lambda rngs: phydi.PHConv(8, 4, 3, n=4, algebra="cyclic", rngs=rngs),
+        "embed": lambda rngs: phydi.PHMEmbed(8, 4, n=2, rngs=rngs),
+        "attention": lambda rngs: phydi.PHMultiHeadAttention(2, 8, n=2, decode=False, rngs=rngs),
+    }
+    for name, make in makers.items():
+        for _ in range(num_stacked):
+            make = nnx.vmap(make, in_axes=0, out_axes=0)
+        stacked = make(nnx.Rngs(0).split((3, 2)[:num_stacked]))
+        x = jnp.arange(8) if name == "embed" else normal(2, 5, 8)
+        outputs = []
+        for layer in (stacked, phydi.materialize(stacked)):
+            graph, state = nnx.split(layer)
+            one = jax.tree.map(lambda leaf: leaf[(1,) * num_stacked], state)
+            outputs.append(nnx.merge(graph, one)(x))
+        np.testing.assert_allclose(*outputs, atol=1e-5)
+
+
+def test_half_precision_goes_there_and_back():
+    real = nnx.Linear(8, 4, param_dtype=jnp.bfloat16, rngs=nnx.Rngs(0))
+    real.kernel[...] = jnp.kron(normal(2, 2), normal(4, 2, seed=1)).astype(jnp.bfloat16)
+    own = phydi.from_real(real, 2)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(own))} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_allclose(
+        phydi.materialize(own).kernel[...].astype(float), real.kernel[...].astype(float), rtol=0.03
+    )
+
+
 REAL = {
     "linear": lambda rngs: nnx.Linear(12, 8, rngs=rngs),
     "no bias": lambda rngs: nnx.Linear(12, 8, use_bias=False, rngs=rngs),

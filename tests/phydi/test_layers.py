@@ -93,6 +93,14 @@ def test_a_convolution_of_one_axis_is_causal_and_of_two_batch_axes():
     np.testing.assert_allclose(layer.materialized()(x), y, atol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["built", "contracted", "factored"])
+def test_no_images_have_no_result(form):
+    layer = phydi.PHConv(4, 8, (3, 2), strides=2, n=2, rank=3, form=form, rngs=nnx.Rngs(0))
+    assert layer(jnp.zeros((0, 5, 5, 4))).shape == (0, 3, 3, 8)
+    slopes = nnx.grad(lambda layer: jnp.sum(layer(jnp.zeros((0, 5, 5, 4)))))(layer)
+    assert not jnp.any(slopes["F"][...])
+
+
 def test_groups_and_masks_build_the_kernel():
     mask = jnp.asarray(np.random.default_rng(0).integers(0, 2, (3, 4, 8)), jnp.float32)
     options = {"feature_group_count": 2, "mask": mask}
@@ -116,6 +124,20 @@ def test_embedding(kind, form):
     query = normal(3, 8)
     exact = np.asarray(query, float) @ table.T
     np.testing.assert_allclose(layer.attend(query), exact, atol=2e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32"])
+def test_words_of_any_type_are_found_in_a_larger_table(dtype):
+    # A comparison with the table's size in the words' own type would wrap around.
+    layer = phydi.PHMEmbed(40_000, 4, n=4, form="contracted", rngs=nnx.Rngs(0))
+    largest = min(np.iinfo(dtype).max, 39_999)
+    words = np.array([0, 1, largest // 2, largest], dtype)
+    table = np.asarray(layer.embedding)
+    np.testing.assert_allclose(layer(words), table[words.astype(int)], atol=1e-6)
+    layer.form = "built"
+    np.testing.assert_array_equal(layer(jnp.asarray(words)), table[words.astype(int)])
+    if dtype == "uint32":
+        assert np.isnan(layer(np.array([40_000, 2**32 - 1], dtype))).all()
 
 
 @pytest.mark.parametrize("kind", ["learnt", "rank 7"])

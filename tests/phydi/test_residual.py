@@ -162,6 +162,10 @@ def test_the_spectrum_of_known_maps():
     for matrix in (M, M.T):
         found = phydi.jacobian_spectrum(lambda x, m=matrix: m @ x, jnp.ones(matrix.shape[1]))
         np.testing.assert_allclose(found, exact, rtol=1e-5)
+    rounded = phydi.jacobian_spectrum(
+        lambda x: jnp.array([3, -2], x.dtype) * x, jnp.ones(2, "bfloat16")
+    )
+    np.testing.assert_array_equal(rounded, [3, 2])
     points = normal(5, 4)
     batch = jax.vmap(lambda x: phydi.jacobian_spectrum(jnp.sin, x))(points)
     np.testing.assert_allclose(batch, -np.sort(-np.abs(np.cos(points))), rtol=1e-5)

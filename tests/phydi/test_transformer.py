@@ -171,6 +171,18 @@ def test_word_by_word_with_a_cache_is_the_whole_text(norm):
 
 
 @float32
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16])
+def test_words_in_fewer_bytes_than_the_vocabulary(dtype):
+    model = phydi.PHTransformer(300, 1, features=8, hidden=8, num_heads=2, rngs=nnx.Rngs(0))
+    model.eval()
+    words = np.array([[3, 127, 0]])
+    np.testing.assert_array_equal(model(words.astype(dtype)), model(words))
+    # What follows bytes may be a word beyond them.
+    model.head.bias[...] = model.head.bias[...].at[299].set(100.0)
+    drawn = phydi.generate(jax.random.key(0), model, words.astype(dtype), 2, temperature=0)
+    np.testing.assert_array_equal(drawn, [[299, 299]])
+
+
 def test_generated_words_are_those_of_the_whole_text():
     model = moved("pre")
     found = phydi.generate(jax.random.key(0), model, WORDS, 3, temperature=0)
