@@ -24,6 +24,7 @@ from jax import Array
 from phydi.checking import check_option, check_positive_integer
 from phydi.construction import constructed
 from phydi.convolution import PHConv
+from phydi.normalisation import normalised
 from phydi.residual import INITS, Residual, ResidualStack
 
 STAGES = {
@@ -71,7 +72,7 @@ class _Body(nnx.Module):
     def __call__(self, x: Array) -> Array:
         for i, conv in enumerate(self.convs):
             x = conv(x)
-            x = self.norms[i](x) if self.norms else x
+            x = normalised(self.norms[i], x) if self.norms else x
             x = nnx.relu(x) if i + 1 < len(self.convs) or self.relu_at_end else x
         return x
 
@@ -235,7 +236,7 @@ class PHResNet(nnx.Module):
         weights = self.head.kernel[...].dtype
         if jnp.promote_types(images.dtype, weights) != weights:
             images = images.astype(weights)
-        x = nnx.relu(self.stem_norm(self.stem(images)))
+        x = nnx.relu(normalised(self.stem_norm, self.stem(images)))
         for stage in self.stages:
             x = stage(x)
         return self.head(jnp.mean(x, (1, 2)))
