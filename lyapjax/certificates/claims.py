@@ -6,6 +6,7 @@ import numpy as np
 from flint import arb
 
 from lyapjax.certificates.certificate import inexact, read_program
+from lyapjax.certificates.checking import Failed
 from lyapjax.proofs.obligations import claimed
 from lyapjax.readers.ball import balls
 from lyapjax.readers.jets import Jet, add, constant, evaluate_jets, mul, square, sub, variable
@@ -92,6 +93,10 @@ class Claim:
         self.c1, self.c2 = (float.fromhex(document["levels"][key]) for key in ("c1", "c2"))
         local = document["local"]
         self.P = inexact(local["P"])
+        if len(numbers) != (1 + self.n if self.is_ball else 2 * self.n):
+            raise Failed(f"domain: expected numbers for {self.n} coordinates, got {len(numbers)}")
+        if self.P.shape != (self.n, self.n):
+            raise Failed(f"local: expected P of {self.n} rows and columns, got {self.P.shape}")
         self.level, self.core = (float.fromhex(local[key]) for key in ("level", "core"))
 
     @property

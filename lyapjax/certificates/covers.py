@@ -8,6 +8,8 @@ def is_covered(lo: np.ndarray, hi: np.ndarray, los: np.ndarray, his: np.ndarray)
 
     Sufficient, and also necessary for boxes that came from cutting.
     """
+    if not los.shape == his.shape == (len(los), len(lo)):
+        return False
     work = [(lo, hi, los, his)]
     while work:
         lo, hi, los, his = work.pop()

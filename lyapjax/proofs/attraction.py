@@ -24,6 +24,7 @@ import numpy as np
 from lyapjax.proofs import regional, sectors
 from lyapjax.proofs.admissible import check_derivatives
 from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, state_from, unpacked
+from lyapjax.proofs.local import ellipsoid_inside
 from lyapjax.proofs.proving import Verdict
 from lyapjax.proofs.regional import Form, Search, form_of, linearisation
 from lyapjax.proofs.regions import region_volume
@@ -143,14 +144,25 @@ def _check(f, P, domain, equilibrium, level, features_fn):
 
 
 def largest_level(P: np.ndarray, x: np.ndarray, domain: Ball | Box) -> float:
-    """A level whose ellipsoid lies inside the domain: the largest, up to a part in 10⁹."""
+    """A level whose ellipsoid lies inside the domain: the largest, up to a part in 10⁹.
+
+    Or in fewer, where P is ill-conditioned: that it lies inside is decided in ball arithmetic.
+    """
     if isinstance(domain, Ball):
         # Largest distance from the centre: |x - centre| + sqrt(level / least eigenvalue).
         room = domain.radius - np.linalg.norm(x - np.asarray(domain.centre))
-        return float(room**2 * np.linalg.eigvalsh(P)[0] * (1 - 1e-9))
-    lo, hi = np.asarray(domain.lo), np.asarray(domain.hi)
-    room = np.minimum(x - lo, hi - x)
-    return float(np.min(room**2 / np.diag(np.linalg.inv(P))) * (1 - 1e-9))
+        about = float(room**2 * np.linalg.eigvalsh(P)[0])
+    else:
+        lo, hi = np.asarray(domain.lo), np.asarray(domain.hi)
+        room = np.minimum(x - lo, hi - x)
+        about = float(np.min(room**2 / np.diag(np.linalg.inv(P))))
+    for slack in 10.0 ** np.arange(-9, 0):
+        if ellipsoid_inside(domain, x, P, about * (1 - slack)):
+            return about * (1 - slack)
+    raise ValueError(
+        f"equilibrium: expected a point well inside the domain, got {x.tolist()} in {domain}; "
+        "enlarge or move the domain"
+    )
 
 
 def _first_violation(f, form: Form, x, features_fn, top: float) -> float:

@@ -148,6 +148,17 @@ def inside(domain: Ball | Box, x: np.ndarray, half: np.ndarray) -> bool:
     return bool(np.all(x - half > lo + margin) and np.all(x + half < hi - margin))
 
 
+def ellipsoid_inside(domain: Ball | Box, x: np.ndarray, P: np.ndarray, level: float) -> bool:
+    """Whether {W <= level} lies in the interior of the domain, in ball arithmetic."""
+    if isinstance(domain, Box):
+        return inside(domain, x, reach(P, level))
+    with ctx.workprec(BITS):
+        away = zip(x.tolist(), domain.centre)
+        room = arb(domain.radius) - sum(((arb(a) - arb(b)) ** 2 for a, b in away), arb(0)).sqrt()
+        shares = arb_mat(np.eye(len(x)).tolist()) * (arb(level) / room**2)
+        return bool(room > 0) and _definite(_exact(P) - shares)
+
+
 def quadratic(P: np.ndarray, x: np.ndarray) -> Callable:
     """W, as a JAX function; P symmetric."""
     return lambda y: (y - x) @ (P @ (y - x))
@@ -179,6 +190,8 @@ def local_certificate(
         if not _definite(_exact(P)):
             return None, "the solution of the linearised Lyapunov equation is not positive definite"
         level = _largest_level(P, x, domain)
+        if level == 0:
+            return None, "x* is too close to the boundary of the domain; enlarge or move the domain"
         for _ in range(MAX_HALVINGS):
             half = reach(P, level)
             lo, hi = np.nextafter(x - half, -np.inf), np.nextafter(x + half, np.inf)
@@ -197,7 +210,9 @@ def local_certificate(
 
 
 def _largest_level(P, x, domain) -> float:
-    """A level whose bounding box just fits the domain."""
+    """A level whose bounding box just fits the domain; 0 if x is too close to its boundary."""
+    if not inside(domain, x, reach(P, 0.0)):
+        return 0.0
     level = 1.0
     while inside(domain, x, reach(P, level)):
         level *= 4.0

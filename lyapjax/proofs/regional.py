@@ -88,6 +88,8 @@ def form_of(f: Callable, P: np.ndarray, x: np.ndarray, features_fn: Callable | N
     size = np.abs(R.T) @ np.abs(P) @ np.abs(R)
     eta = np.abs(R.T @ P @ R - np.eye(n)) + ROUNDING * n * size
     far = float(eta.sum(axis=1).max())
+    if not far < 0.5:
+        raise ValueError(f"P: expected better conditioned, got eigenvalues {np.linalg.eigvalsh(P)}")
     found = Form(part, extra, P, R, len(moving), len(reached), far, 1.0)
     middle = matrices(found, x, np.zeros((1, n)), np.zeros((1, n)))[0]
     return found._replace(unit=float(np.median(np.abs(np.linalg.eigvalsh(middle[0])))))

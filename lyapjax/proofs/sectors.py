@@ -106,7 +106,9 @@ class Inequality(NamedTuple):
         """Whether the multipliers t (B, 1 + n + p) prove it; `A` and `E` are those of `forms`."""
         m, n = self.q.shape[2], self.lo.shape[1]
         N = np.einsum("bk,bkij->bij", t, A)
-        error = 1e-14 * np.einsum("bk,bkij->bij", t, np.abs(A))
+        # As many terms are added up, each with roundings of its own.
+        rounding = (t.shape[1] + 20) * 2.0**-52
+        error = rounding * np.einsum("bk,bkij->bij", t, np.abs(A))
         error += np.einsum("bk,bkij->bij", t[:, 1 + n :], E)
         N[:, :m, :m] -= self.C
         error[:, :m, :m] += self.S + 1e-14 * np.abs(self.C)

@@ -119,13 +119,14 @@ def total(x: Affine, axes: tuple[int, ...]) -> Affine:
 
 
 def solve(M: Affine, b: Affine) -> Affine:
-    """X of M X = b, M of shape (n, n, B) and b of shape (n, m, B); NaN where M may be singular.
+    """X of M X = b, M symmetric (n, n, B), b (n, m, B); NaN unless M is positive definite.
 
     With A the inverse of M's centre and G = A M - I, a place D away from X0 = A c(b) satisfies
 
         D = A b - X0 - G X0 - G D,
 
-    known to first order but for G D, whose size solves |D| <= |the others| + |G| |D|.
+    known to first order but for G D, whose size solves |D| <= |the others| + |G| |D|. That there is
+    such a D shows every M regular, and, as the centre is, positive definite.
     """
     batch = max(v.c.shape[-1] for v in (M, b))
     n, m = b.c.shape[:2]
@@ -141,7 +142,8 @@ def solve(M: Affine, b: Affine) -> Affine:
     Mc, Mr, Ma = last(M.c, (n, n)), last(M.r, (n, n)), rows(M, (n, n))
     bc, br, ba = last(b.c, (n, m)), last(b.r, (n, m)), rows(b, (n, m))
     good = np.isfinite(Mc + Mr).all(axis=(1, 2)) & np.isfinite(Ma).all(axis=(1, 2, 3))
-    good &= np.abs(np.linalg.det(np.where(good[:, None, None], Mc, 0.0))) > 1e-100
+    modes = np.linalg.eigvalsh(np.where(good[:, None, None], Mc, -np.eye(n)))
+    good &= modes[:, 0] > 1e-12 * modes[:, -1]
     A = np.linalg.inv(np.where(good[:, None, None], Mc, np.eye(n)))
     X, size = A @ bc, np.abs(A)
     G, tilt = A[:, None] @ Ma, A[:, None] @ ba

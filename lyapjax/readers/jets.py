@@ -281,11 +281,15 @@ def interpret(
     for step in program.steps:
         values = [known[i] for i in step.inputs]
         if step.op == "input":
-            value = wrap(x, (len(x),))
+            if step.shape != (len(x),):
+                raise ValueError(f"fn: expected {step.shape} coordinates, got {len(x)}")
+            value = wrap(x, step.shape)
         elif step.op in ("constant", "literal"):
             is_literal = step.op == "literal"
             numbers = step.params[0] if is_literal else program.constants[step.params[0]]
             numbers = np.asarray(numbers, np.float64)
+            if not np.isfinite(numbers).all():
+                raise ValueError(f"fn: expected finite constants, got {numbers.tolist()}")
             value = wrap([number(v) for v in numbers.ravel().tolist()], numbers.shape)
         elif step.op in ball.MOVING:
             value = ball.move(step, values)

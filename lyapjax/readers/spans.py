@@ -195,6 +195,12 @@ class Span:
             good = (cosine.lo > 0) | (cosine.hi < 0)
             lo, hi = (_trigonometry(np.where(good, v, np.nan)) for v in (self.lo, self.hi))
             return Span((lo[0] / lo[1]).lo, (hi[0] / hi[1]).hi)
+        if name == "rsqrt":
+            return self.apply("sqrt").reciprocal()
+        if name == "sqrt":
+            # Where a part is below 0 nothing is known, of neither end.
+            lo, hi = (np.where(self.lo >= 0, v, np.nan) for v in (self.lo, self.hi))
+            return Span(_sqrt(lo).lo, _sqrt(hi).hi)
         if name not in GROWING:
             raise NotImplementedError(f"fn: no plain interval of the operation {name!r}")
         return Span(GROWING[name](self.lo).lo, GROWING[name](self.hi).hi)
@@ -298,7 +304,7 @@ def _logistic(x) -> Span:
 
 
 def _sqrt(x) -> Span:
-    root = np.sqrt(np.where(x >= 0, x, np.nan))
+    root = np.sqrt(x)
     return Span(np.maximum(_down(root), 0.0), _up(root))
 
 
@@ -307,7 +313,6 @@ GROWING = {
     "expm1": lambda x: exp(x) - 1.0,
     "tanh": _tanh,
     "logistic": _logistic,
-    "sqrt": _sqrt,
 }
 # Even, and falling from 0 to both sides.
 BELLS = {"sech2": _sech2, "dlogistic": _dlogistic}

@@ -4,12 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flint import arb
+from flint import arb, arb_mat, ctx
 
 import lyapjax as ly
+from lyapjax.certificates.certificate import Certificate, digests, exact, write_program
+from lyapjax.certificates.claims import Claim, _mean_values
+from lyapjax.certificates.covers import is_covered
+from lyapjax.proofs.attraction import largest_level
 from lyapjax.readers.affine import Affine
 from lyapjax.readers.ball import balls
+from lyapjax.readers.jets import evaluate_jets
 from lyapjax.readers.secants import base_of, plan_of, secants
+from lyapjax.readers.spans import Span
 
 DISC = ly.Ball(1.0, (0.0, 0.0))
 
@@ -103,3 +109,80 @@ def test_nothing_is_claimed_where_a_test_for_nan_hides_that_a_number_is_undefine
 def test_what_cannot_be_read_is_refused_by_name(fn):
     with pytest.raises(NotImplementedError, match=r"no rule for (max|reduce_max|eq|x\.at)"):
         ly.trace(fn, jnp.zeros(2))
+
+
+def test_a_disc_of_fewer_coordinates_than_the_system_is_no_domain():
+    """A cylinder had no ends to be checked: a trajectory left through one of them."""
+    proof = ly.certificate(lambda x: x @ x, lambda x: -x, DISC, _proved())
+    flat = dict(proof.document, domain={"kind": "ball", "numbers": exact([1.0, 0.0])})
+    with pytest.raises(Exception, match="domain: expected numbers for 2 coordinates, got 2"):
+        Claim(flat)
+    flat["digests"] = digests(flat, proof.boxes)
+    found = ly.replay(Certificate(flat, proof.boxes))
+    assert found.verdict is ly.Verdict.UNKNOWN
+    assert found.reason.startswith("domain:")
+
+
+def _proved():
+    return ly.verify(lambda x: x @ x, lambda x: -x, DISC)
+
+
+def test_boxes_of_fewer_coordinates_cover_nothing_and_are_not_read_as_diagonals():
+    lo, hi = np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+    assert is_covered(lo, hi, lo[None], hi[None])
+    assert not is_covered(lo, hi, lo[None, :1], hi[None, :1])
+    program = ly.trace(lambda x: jnp.sum(jnp.array([4.0, 1.0]) * x**2), jnp.zeros(2))
+    with pytest.raises(ValueError, match=r"expected \(2,\) coordinates, got 1"):
+        evaluate_jets(program, [arb(1)], 1)
+    endless = ly.trace(lambda x: jnp.minimum(x @ x, jnp.inf * x[0]), jnp.zeros(2))
+    with pytest.raises(ValueError, match="expected finite constants, got"):
+        evaluate_jets(endless, balls([1.0, 1.0]).tolist(), 1)
+    assert write_program(program)["shapes"] == [[2]]
+
+
+def test_spans_say_nothing_of_a_root_where_a_part_of_a_box_has_none():
+    """The upper end was known, and a box proved by it on which the function is undefined."""
+    program = ly.trace(lambda x: jnp.sqrt(x[0]) - 5.0, jnp.zeros(1))
+    lo, hi = np.array([[-1.0], [0.0], [1.0]]), np.array([[1.0], [1.0], [4.0]])
+    found = _mean_values(lambda x: evaluate_jets(program, list(x), 1)[0].item(), lo, hi)
+    assert (found.hi < 0).tolist() == [False, True, True]
+    inverse = Span(np.array([1.0, 0.0, -1.0]), np.array([4.0, 1.0, 1.0])).apply("rsqrt")
+    assert 0.5 - 1e-12 < inverse.lo[0] <= 0.5
+    assert 1 <= inverse.hi[0] < 1 + 1e-12
+    assert np.isnan([inverse.lo[1:], inverse.hi[1:]]).all()
+
+
+def test_the_largest_level_fits_the_domain_however_ill_conditioned_P_is():
+    """By up to 7 parts in 10⁸ it did not."""
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5):
+        for _ in range(10):
+            Q = np.linalg.qr(rng.normal(size=(n, n)))[0]
+            P = Q @ np.diag(np.r_[1.0, 10 ** rng.uniform(-8.5, 0, n - 2), 10**-8.5]) @ Q.T
+            P = 0.5 * (P + P.T)
+            with ctx.workprec(300):
+                exact_P = arb_mat(n, n, [arb(v) for v in P.ravel().tolist()])
+                inverse = exact_P.inv()
+                level = largest_level(P, np.zeros(n), ly.Box((-1.0,) * n, (1.0,) * n))
+                reach = max(arb(level) * inverse[i, i] for i in range(n))
+                assert reach < 1
+                assert reach > 1 - 1e-5
+                level = largest_level(P, np.zeros(n), ly.Ball(1.0, (0.0,) * n))
+                rest = exact_P - arb_mat(np.eye(n).tolist()) * arb(level)
+                assert _is_definite(rest, n)
+
+
+def _is_definite(matrix: arb_mat, n: int) -> bool:
+    rows = matrix.tolist()
+    return all(arb_mat([row[:k] for row in rows[:k]]).det() > 0 for k in range(1, n + 1))
+
+
+def test_an_equilibrium_at_the_edge_of_the_domain_has_an_answer():
+    """The search for a first ellipsoid never ended."""
+    at = np.array([1.0 - 1e-13, 0.0])
+    found = ly.verify(lambda x: x @ x, lambda x: jnp.asarray(at) - x, DISC, at)
+    assert found.verdict is ly.Verdict.UNKNOWN
+    assert "too close to the boundary of the domain; enlarge" in found.reason
+    edge = ly.Box((-1.0, -1.0), (1.0, 1.0))
+    with pytest.raises(ValueError, match="well inside the domain"):
+        ly.verify_region(lambda x: jnp.asarray(at) - x, np.eye(2), edge, at)
