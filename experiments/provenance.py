@@ -35,8 +35,8 @@ def fingerprint(package: str) -> str:
     for name in (package, f"experiments.{package}"):
         spec = importlib.util.find_spec(name)
         for folder in spec.submodule_search_locations or ():
-            for path in sorted(Path(folder).glob("*.py")):
-                digest.update(path.name.encode() + path.read_bytes())
+            for path in sorted(Path(folder).rglob("*.py")):
+                digest.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ import atexit
 import os
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -100,7 +101,7 @@ def _shell() -> Contest:
 
 
 def _rates(name: str, hidden: tuple[int, ...], num: int) -> Contest:
-    """Linear bounds of V̇ over many boxes, beside one batch after another and values at corners.
+    """Linear bounds of V̇ over many boxes, beside one thread alone and values at corners.
 
     The excess of values over bounds is the difference that must not be positive.
     """
@@ -117,36 +118,40 @@ def _rates(name: str, hidden: tuple[int, ...], num: int) -> Contest:
     bounding = Bounding(statement, lo, hi, np.zeros(n))
     bounding(lo, hi)
     bounding.large.wait()
+    bounding(lo, hi)
 
     def ours():
         return bounding(lo, hi).upper
 
     def in_turn():
-        size = bounding.large.batch
-        return [bounding(lo[k : k + size], hi[k : k + size]) for k in range(0, num, size)]
+        code, numbers = bounding.large, bounding.large_numbers
+        parts = [slice(k, k + code.batch) for k in range(0, num, code.batch)]
+        return [code(lo[part], hi[part], numbers) for part in parts]
 
     values = jax.jit(jax.vmap(slope))
     points = [jnp.asarray(x) for x in np.split(lo, 8)]
     excess = np.concatenate([np.asarray(values(x)) for x in points]) - ours()
-    peers = {"one batch at a time": in_turn, "values": lambda: [values(x) for x in points]}
+    peers = {"one thread": in_turn, "values": lambda: [values(x) for x in points]}
     return Contest(ours, peers, float(excess.max()), 0.0)
 
 
-# Two states and four, networks small and large.
+# Two, four and six states, networks small and large.
 RATES = [
     ("inverted_pendulum", (6,), 131_072),
     ("inverted_pendulum", (20, 20, 20), 32_768),
     ("cart_pole", (6,), 65_536),
     ("cart_pole", (20, 20, 20), 8192),
+    ("ducted_fan", (6,), 32_768),
+    ("ducted_fan", (20, 20, 20), 4096),
 ]
-# Bounds by as many threads and devices as are asked for, in a process of its own.
-DEVICES = """
+# Bounds by as many cores and devices as are asked for, in a process of its own.
+SERVER = """
 import os, sys
-cores = int(sys.argv[1])
+cores, devices = (int(v) for v in sys.argv[1:])
 os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:cores]))
 import jax
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_num_cpu_devices", cores)
+jax.config.update("jax_num_cpu_devices", devices)
 from experiments.lyapjax.benchmarks import bounds_served
 bounds_served()
 """
@@ -165,12 +170,12 @@ def bounds_served() -> None:
         sys.stdout.flush()
 
 
-def _devices() -> Contest:
-    """The bounds of 131072 boxes on all cores, a device each, beside one core and one device."""
+def _cores(*, a_device_each: bool) -> Contest:
+    """The bounds of 131072 boxes on all cores, one device or one for each, beside one core."""
 
-    def serve(cores: int):
+    def serve(cores: int, devices: int):
         process = subprocess.Popen(
-            [sys.executable, "-c", DEVICES, str(cores)],
+            [sys.executable, "-c", SERVER, str(cores), str(devices)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         atexit.register(process.kill)
@@ -181,11 +186,12 @@ def _devices() -> Contest:
             return process.stdout.readline()
 
         if process.stdout.readline() != "ready\n":
-            raise ValueError(f"bounds on {cores} devices: the process ended")
+            raise ValueError(f"bounds on {cores} cores: the process ended")
         return ask
 
     cores = len(os.sched_getaffinity(0))
-    return Contest(serve(cores), {"one device on one core": serve(1)}, 0.0, 0.0)
+    ours = serve(cores, cores if a_device_each else 1)
+    return Contest(ours, {"one core": serve(1, 1)}, 0.0, 0.0)
 
 
 def _whole_proof(name: str, hidden: tuple[int, ...], margin: float) -> Contest:
@@ -267,7 +273,14 @@ def rows(quick: bool) -> list[Row]:
         found.append(Row(title, None, lambda name=name: _region(name), rounds=3))
     if quick:
         return found
-    found.append(Row("lyapjax bounds on all cores, a device each", 0.5, _devices))
+    found += [
+        Row(
+            f"lyapjax boxes on all cores over one{how}",
+            1 / 1.9,
+            partial(_cores, a_device_each=each),
+        )
+        for how, each in (("", False), (", a device each", True))
+    ]
     proofs = [
         ("inverted_pendulum", (6,), 0.5),
         ("van_der_pol", (20, 20, 20), 0.2),

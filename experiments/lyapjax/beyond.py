@@ -1,11 +1,13 @@
 """Beyond six states: regions of LQR's V for links and a quadrotor in space, up to twelve states.
 
 How the cost of `verify_region` grows with the dimension, and how far it goes in ten minutes. Each
-proof becomes a certificate, which is replayed in ball arithmetic.
+proof becomes a certificate, which is replayed in ball arithmetic. Every system that has ended is
+kept in a folder: a run that was stopped goes on with the others.
 """
 
 import dataclasses
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -14,6 +16,7 @@ from matplotlib.ticker import NullFormatter
 
 import lyapjax as ly
 from experiments.lyapjax.study import checked
+from experiments.resuming import kept, place
 
 SYSTEMS = {
     "ducted fan": ly.systems.ducted_fan,
@@ -35,9 +38,13 @@ class Config:
     """Budget of each proof; the quick form proves smaller levels in its few seconds."""
     certificates: Path | None = None
     """Folder in which to keep the certificates of the proofs."""
+    cells: Path | None = Path("results/lyapjax/cells")
+    """Folder of the systems that have ended; None to forget them."""
 
 
-QUICK = Config(systems=("ducted fan", "2 links", "3 links", "quadrotor in space"), max_seconds=4.0)
+QUICK = Config(
+    systems=("ducted fan", "2 links", "3 links", "quadrotor in space"), max_seconds=4.0, cells=None
+)
 
 
 def _study(name: str, max_seconds: float, folder: Path | None) -> dict:
@@ -77,7 +84,14 @@ def _study(name: str, max_seconds: float, folder: Path | None) -> dict:
 
 def run(config: Config) -> dict:
     """A proof of each system."""
-    found = {name: _study(name, config.max_seconds, config.certificates) for name in config.systems}
+    budget, certificates = config.max_seconds, config.certificates
+    found = {
+        name: kept(
+            place(config.cells, "lyapjax", f"beyond {name}", budget, certificates),
+            partial(_study, name, budget, certificates),
+        )
+        for name in config.systems
+    }
     return {
         "table": [one["row"] for one in found.values()],
         "series": {name: one["course"] for name, one in found.items()},

@@ -4,11 +4,14 @@ The paper's figures 3 to 5 with proofs: sections of the level sets through x*, a
 Two-state systems by `synthesize` and `verify`, the others by `grow` and `verify_region`. Everything
 in the table is proved whole: convergence from the level set to x*, strictly, without a hole. Sums
 of squares are of degree 2 beyond two states, under LQR's gain, with a Taylor polynomial for f in
-the search and f itself in the proof.
+the search and f itself in the proof. Every system that has ended is kept in a folder: a run that
+was stopped goes on with the others.
 """
 
 import dataclasses
 import time
+from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,7 @@ from rich.progress import Progress
 import lyapjax as ly
 from experiments.lyapjax.hovering import CASES
 from experiments.lyapjax.study import LQR, OURS, axis_names, papers_claim, regulator_proof
+from experiments.resuming import kept, place
 from lyapjax.growth import value
 
 SOS = "tab:green"
@@ -43,6 +47,8 @@ class Config:
     """Budget of each proof."""
     num_grid: int = 101
     """Points of the sections along an axis."""
+    cells: Path | None = Path("results/lyapjax/cells")
+    """Folder of the systems that have ended; None to forget them."""
 
 
 QUICK = Config(
@@ -52,6 +58,7 @@ QUICK = Config(
     sos_rounds=3,
     max_seconds=10.0,
     num_grid=51,
+    cells=None,
 )
 
 
@@ -144,13 +151,16 @@ def _compared(system, regions: dict, boxes: int, seconds: float, plane, axes) ->
 
 def run(config: Config) -> dict:
     """One row and one section a system."""
+    # What another system is, or where cells lie, makes no difference to one.
+    settings = dataclasses.replace(config, plane=(), large=(), cells=None)
     todo = [*((_plane, name) for name in config.plane), *((_large, name) for name in config.large)]
     found = {}
     with Progress(transient=True) as progress:
         bar = progress.add_task("compare", total=len(todo))
         for study, name in todo:
             progress.update(bar, description=name)
-            found[name] = study(name, config)
+            path = place(config.cells, "lyapjax", f"compare {name}", settings)
+            found[name] = kept(path, partial(study, name, config))
             progress.advance(bar)
     return {
         "table": [one["row"] for one in found.values()],

@@ -8,8 +8,6 @@ trained, on what, and for how long, is said in `image_cells` and `language_cells
 """
 
 import dataclasses
-import hashlib
-import json
 import math
 import os
 import tempfile
@@ -22,14 +20,9 @@ from rich.console import Console
 from rich.progress import Progress
 
 import phydi
-from experiments.runner import write_json
+from experiments.resuming import kept
 
 console = Console(stderr=True)
-
-
-def stamp(cell, preset) -> str:
-    """Of all settings of a cell and its preset: what differs in any of them is another cell."""
-    return hashlib.sha256(repr((cell, preset)).encode()).hexdigest()[:8]
 
 
 def train(cell, preset, model, batches, loss_fn, optimizer, *, batch_size, folder, **options):
@@ -77,19 +70,18 @@ def run_cells(
 
 
 def _run(name: str, fit, max_epochs: int, place: Path, say, progress: Progress) -> dict:
-    path = place / "result.json"
-    if path.exists():
-        return json.loads(path.read_text())
-    task = progress.add_task(name, total=max_epochs)
+    def train_it() -> dict:
+        task = progress.add_task(name, total=max_epochs)
 
-    def show(record: dict) -> None:
-        done = record["epoch"] - (0 if record["kind"] == "epoch" else 0.5)
-        progress.update(task, completed=done, description=f"{name} {say(record)}")
+        def show(record: dict) -> None:
+            done = record["epoch"] - (0 if record["kind"] == "epoch" else 0.5)
+            progress.update(task, completed=done, description=f"{name} {say(record)}")
 
-    found = fit(place, show)
-    write_json(path, found)
-    progress.remove_task(task)
-    return found
+        found = fit(place, show)
+        progress.remove_task(task)
+        return found
+
+    return kept(place / "result.json", train_it)
 
 
 def find_scale(scales: dict, scale: str):

@@ -9,6 +9,7 @@ from flax import nnx
 
 import phydi
 from experiments.phydi import cells as kept
+from experiments.resuming import stamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Cell:
         rate = f"{self.learning_rate:g}"
         return (
             f"{scale}-resnet{self.depth}-n{self.n}-{self.init}-batch{self.batch_size}"
-            f"-rate{rate}-seed{self.seed}-{kept.stamp(self, SCALES[scale])}"
+            f"-rate{rate}-seed{self.seed}-{stamp(self, SCALES[scale])}"
         )
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 
 import phydi
 from experiments.phydi import cells as kept
+from experiments.resuming import stamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Cell:
 
     def name(self, scale: str) -> str:
         """Of its folder: what it is, and a stamp of all settings of the preset."""
-        stamp = kept.stamp(self, SCALES[scale])
-        return f"{scale}-layers{self.depth}-n{self.n}-{self.norm}-seed{self.seed}-{stamp}"
+        mark = stamp(self, SCALES[scale])
+        return f"{scale}-layers{self.depth}-n{self.n}-{self.norm}-seed{self.seed}-{mark}"
 
 
 def released_start(n: int, features: int) -> dict:

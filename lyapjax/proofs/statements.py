@@ -29,11 +29,11 @@ from lyapjax.readers.compiled import (
     Executable,
     Forms,
     executable,
-    large_batch,
+    is_linear,
     make_forms,
 )
 from lyapjax.readers.program import JUMPS, Placeholder, Program, trace
-from lyapjax.readers.spreading import divided, num_devices, side_by_side
+from lyapjax.readers.spreading import shares, side_by_side
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import System
 
@@ -105,12 +105,11 @@ class Statement(NamedTuple):
         least = 2.0**-ia.TAME if program.ops & JUMPS else 0.0
         tame = is_tame(*program.constants, self.forms.offset, least=least)
         tame = tame and np.max(np.abs([lo, hi])) <= 2.0**ia.TAME
-        shapes = tuple(np.shape(c) for c in program.constants)
-        batch = large_batch(n) if large else SMALL_BATCH
         size = ia.TAME if tame else ia.INF
+        shapes = tuple(np.shape(c) for c in program.constants)
         rows = len(self.forms.sign)
-        spread = large and num_devices() > 1
-        return executable(program.steps, program.outputs, size, shapes, n, batch, rows, spread)
+        large = large and is_linear(program, size)
+        return executable(program.steps, program.outputs, size, shapes, n, rows, large=large)
 
     def refuted_at(self, x: np.ndarray) -> bool:
         """Whether x is certainly a counterexample, in ball arithmetic."""
@@ -142,15 +141,14 @@ class Bounding:
         """What is known of boxes (N, n)."""
         if self.large is None and len(lo) > SMALL_BATCHES * SMALL_BATCH:
             self.large = self.statement.prepared(*self.corners, large=True)
-        is_ready = self.large is not None and self.large.is_ready
-        if is_ready and self.large_numbers is None:
-            self.large_numbers = self._placed(self.large)
-        calls = []
-        for a, b, is_large in divided(len(lo), SMALL_BATCH, self.large.batch if is_ready else None):
-            code = self.large if is_large else self.small
-            numbers = self.large_numbers if is_large else self.numbers
-            calls.append(functools.partial(code, lo[a:b], hi[a:b], numbers))
-        return Bounded(*side_by_side(calls))
+        code, numbers = self.small, self.numbers
+        if self.large is not None and self.large.is_ready and len(lo) > SMALL_BATCHES * SMALL_BATCH:
+            if self.large_numbers is None:
+                self.large_numbers = self._placed(self.large)
+            code, numbers = self.large, self.large_numbers
+        parts = shares(len(lo), code.block, code.batch, code.num_devices)
+        found = side_by_side(lambda a, b: code(lo[a:b], hi[a:b], numbers), parts)
+        return Bounded(*found)
 
     def gradients(self, x):
         """Values (k, N) and gradients (k, n, N) of the outputs at points (n, N)."""

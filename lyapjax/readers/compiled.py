@@ -35,13 +35,15 @@ from lyapjax.readers.linear import EPS
 from lyapjax.readers.planes import planes
 from lyapjax.readers.program import JUMPS, Program
 from lyapjax.readers.spreading import (
-    divided,
+    blockwise,
     num_devices,
     on_cpu,
     over_devices,
     pad,
     replicated,
+    shares,
     side_by_side,
+    unpad,
 )
 
 OPTIONS = {
@@ -53,7 +55,10 @@ OPTIONS = {
 SMALL = 1e-10
 LEAST = 0.05  # weight of a form that no cut can decide
 SMALL_BATCH = 512
-LARGE_BATCH = 2048
+LARGE_BATCH = 8192  # of a device
+# Of one core, in bytes; of arrays of the widest step, with its slopes, about six are alive at once.
+CACHE = 2**20
+NUM_ALIVE = 6
 # jaxlib 0.10.2 computes some products wrongly from row 16,384 on (jax-ml/jax issue 39103), and
 # slopes have a row a coordinate.
 MOST_ROWS = 8192
@@ -97,9 +102,16 @@ class Bounded(NamedTuple):
     axes: jax.Array
 
 
-def large_batch(n: int) -> int:
-    """The size of a large batch for n coordinates, on each device."""
-    return max(SMALL_BATCH, min(LARGE_BATCH, MOST_ROWS // n // SMALL_BATCH * SMALL_BATCH))
+def block_size(steps, n: int) -> int:
+    """How many boxes of n coordinates are computed together: as many as a core's cache holds."""
+    moving, width = [], 1
+    for step in steps:
+        moving.append(step.op == "input" or any(moving[k] for k in step.inputs))
+        width = max(width, int(np.prod(step.shape)) if moving[-1] else 1)
+    block = SMALL_BATCH
+    while block > 32 and (block * n > MOST_ROWS or 8 * NUM_ALIVE * block * width * (n + 2) > CACHE):
+        block //= 2
+    return block
 
 
 def _signed(ends, forms: Forms):
@@ -232,12 +244,18 @@ def judged(found, lo, hi, forms: Forms, smallest) -> Bounded:
 class Executable(NamedTuple):
     """The stages for one size of batch, as they come from their threads: planes, or the two.
 
-    `batch` is how many boxes a call takes, on all devices together if it is `spread`.
+    A call takes up to `num_blocks` blocks on each of `num_devices` devices.
     """
 
     stages: tuple[concurrent.futures.Future, ...]
-    batch: int
-    spread: bool
+    block: int
+    num_blocks: int = 1
+    num_devices: int = 1
+
+    @property
+    def batch(self) -> int:
+        """How many boxes a call takes, at most."""
+        return self.block * self.num_blocks * self.num_devices
 
     def wait(self) -> None:
         """Until all is compiled."""
@@ -251,18 +269,23 @@ class Executable(NamedTuple):
     def placed(self, program: Program, forms: Forms, smallest):
         """What the executable needs beside boxes."""
         numbers = _packed([*program.constants, *forms, smallest])
-        return replicated(numbers) if self.spread else numbers
+        return replicated(numbers) if self.num_devices > 1 else numbers
 
     def __call__(self, lo, hi, numbers) -> list[np.ndarray]:
         """`Bounded` of at most a batch of boxes (N, n)."""
         first, *second = (stage.result() for stage in self.stages)
-        part = pad(lo, hi, self.batch)
+        count = -(-len(lo) // (self.block * self.num_devices))
+        layout = self.block * self.num_blocks, self.num_devices, self.block * count
+        part = pad(lo, hi, *layout)
         with on_cpu():
             if second:
                 found = second[0](numbers, *part, *first(numbers, *part))
-            else:
+            elif self.num_blocks == 1:
                 found, _ = first(numbers, *part)
-            return [np.asarray(v)[..., : len(lo)] for v in found]
+            else:
+                counts = np.full(self.num_devices, count, np.int32)
+                found = first(numbers, counts, *part)
+            return [unpad(v, len(lo), *layout) for v in found]
 
     def gradients(self, x, numbers) -> tuple[np.ndarray, np.ndarray]:
         """Values (k, N) and gradients (k, n, N) of the outputs at points (n, N), not rounded."""
@@ -281,29 +304,48 @@ class Executable(NamedTuple):
 
 @functools.lru_cache(maxsize=128)
 def executable(
-    steps, outputs, size: float, shapes, n: int, batch: int, rows: int, spread: bool
+    steps, outputs, size: float, shapes, n: int, rows: int, *, large: bool
 ) -> Executable:
     """The executables of all programs with these steps; compiling begins at once, in threads.
 
-    `shapes` are those of the constants, `rows` is the number of forms, `size` bounds all numbers,
-    `batch` is for each device, all of which are used if it is `spread`. Guarded intervals, which
-    are rare, keep to one.
+    `shapes` are those of the constants, `rows` is the number of forms, `size` bounds all numbers. A
+    large batch lies on all devices. Guarded intervals, which are rare, have small ones only.
     """
     with on_cpu():
         program = Program(steps, outputs, (), None)
         real = functools.partial(jax.ShapeDtypeStruct, dtype=np.float64)
         numbers = real((sum(int(np.prod(s)) for s in shapes) + 3 * rows + n,))
-        boxes = real((n, batch)), real((n, batch))
         unpack = functools.partial(_unpacked, shapes=shapes, rows=rows, n=n)
-        if size <= ia.SAFE and not program.ops & JUMPS:
-            fn, count = _planes(program, unpack), num_devices() if spread else 1
-            fn = over_devices(fn, numbers, boxes) if spread else jax.jit(fn)
-            traced = fn.trace(numbers, *[real((n, count * batch))] * 2)
-            return Executable((_compiling(traced.lower()),), count * batch, spread)
+        boxes = real((n, SMALL_BATCH)), real((n, SMALL_BATCH))
+        if is_linear(program, size):
+            fn = _planes(program, unpack)
+            if large:
+                return _blocks_of(fn, block_size(steps, n), numbers, n)
+            traced = jax.jit(fn).trace(numbers, *boxes)
+            return Executable((_compiling(traced.lower()),), SMALL_BATCH)
         first, second = _stages(program, size, unpack)
         traced = jax.jit(first).trace(numbers, *boxes)
         stages = traced.lower(), jax.jit(second).trace(numbers, *boxes, *traced.out_info).lower()
-    return Executable(tuple(_compiling(stage) for stage in stages), batch, False)
+    return Executable(tuple(_compiling(stage) for stage in stages), SMALL_BATCH)
+
+
+def is_linear(program: Program, size: float) -> bool:
+    """Whether linear bounds are taken, of numbers of at most this size; else guarded intervals."""
+    return size <= ia.SAFE and not program.ops & JUMPS
+
+
+def _blocks_of(fn_and_planes, block: int, numbers, n: int) -> Executable:
+    """The executable for large batches, on all devices; planes themselves are not kept."""
+    num_blocks, devices = LARGE_BATCH // block, num_devices()
+    fn = blockwise(lambda *args: fn_and_planes(*args)[0], block, num_blocks)
+
+    def args(count):
+        box = jax.ShapeDtypeStruct((n, LARGE_BATCH * count), np.float64)
+        return jax.ShapeDtypeStruct((count,), np.int32), box, box
+
+    fn = over_devices(fn, numbers, args(1)) if devices > 1 else jax.jit(fn)
+    lowered = fn.trace(numbers, *args(devices)).lower()
+    return Executable((_compiling(lowered),), block, num_blocks, devices)
 
 
 def _compiling(lowered) -> concurrent.futures.Future:
@@ -341,7 +383,7 @@ class Reader:
     def __init__(self, program: Program, *, of_slopes: bool = False, few: bool = False):
         self.program = program
         (shape,) = (step.shape for step in program.steps if step.op == "input")
-        self.batch = SMALL_BATCH if few else large_batch(shape[0])
+        self.batch = SMALL_BATCH if few else min(4 * SMALL_BATCH, MOST_ROWS // shape[0])
         shapes = tuple(np.shape(c) for c in program.constants)
         self.call = _reader(program.steps, program.outputs, shapes, shape[0], self.batch, of_slopes)
 
@@ -354,8 +396,8 @@ class Reader:
                 found = call(constants, *pad(lo[start:stop], hi[start:stop], self.batch))
                 return [np.asarray(found)[..., : stop - start]]
 
-        parts = divided(len(lo), self.batch)
-        return side_by_side([functools.partial(read, *part[:2]) for part in parts])[0]
+        parts = shares(len(lo), self.batch, self.batch)
+        return side_by_side(read, parts)[0]
 
 
 def bounds_of(program: Program, lo, hi) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Batches side by side and on several devices: the same bounds, boxes and verdicts."""
 
-import functools
 import json
 import socket
 import subprocess
@@ -15,7 +14,7 @@ import pytest
 import lyapjax as ly
 from lyapjax.proofs.statements import Bounding, statement_of
 from lyapjax.readers.compiled import SMALL_BATCH
-from lyapjax.readers.spreading import divided, side_by_side
+from lyapjax.readers.spreading import pad, shares, side_by_side, unpad
 from tests.lyapjax.spread_proofs import margin, oscillator, outcomes, wrong
 
 ROOT = Path(__file__).parents[2]
@@ -39,29 +38,41 @@ def printed_by(process: subprocess.Popen) -> dict:
     return json.loads(printed.splitlines()[-1])
 
 
-@pytest.mark.parametrize("large", [None, 100, 2048])
-def test_every_box_is_in_one_batch_that_fits(large):
+@pytest.mark.parametrize(("block", "most", "devices"), [(30, 30, 1), (32, 1024, 1), (16, 96, 3)])
+def test_every_box_is_in_one_share_that_fits_and_shares_are_equal(block, most, devices):
     for count in (1, 29, 30, 31, 300, 2047, 2048, 5000):
-        parts = divided(count, 30, large)
-        covered = [i for start, stop, _ in parts for i in range(start, stop)]
+        parts = shares(count, block, most, devices)
+        covered = [i for start, stop in parts for i in range(start, stop)]
         assert covered == list(range(count))
-        for start, stop, is_large in parts:
-            assert stop - start <= (large if is_large else 30)
-            assert not is_large or 2 * (stop - start) >= large
+        sizes = [stop - start for start, stop in parts]
+        assert max(sizes) <= most
+        assert all(size == sizes[0] for size in sizes[:-1])
+        assert len(parts) == 1 or sizes[0] % (block * devices) == 0
+
+
+@pytest.mark.parametrize(("parts", "each", "count"), [(1, 8, 5), (1, 8, 8), (3, 6, 13), (3, 6, 4)])
+def test_padded_boxes_come_back_in_order(parts, each, count):
+    lo = np.random.default_rng(0).normal(size=(count, 2))
+    columns, _ = pad(lo, lo, 8, parts, each)
+    assert columns.shape == (2, 8 * parts)
+    filled = columns.reshape(2, parts, 8)[:, :, :each].reshape(2, -1)
+    np.testing.assert_array_equal(filled[:, count:], np.tile(lo[-1:].T, parts * each - count))
+    np.testing.assert_array_equal(unpad(columns, count, 8, parts, each), lo.T)
 
 
 def test_calls_run_side_by_side_and_are_put_together_in_order():
     meet = threading.Barrier(2, timeout=60)
 
-    def call(k):
+    def call(start, stop):
         meet.wait()  # would never pass, if one call were made after the other
+        k = stop - start
         return [np.full(k, k), np.full((2, k), -k)]
 
-    first, second = side_by_side([functools.partial(call, k) for k in (1, 3)])
+    first, second = side_by_side(call, [(0, 1), (1, 4)])
     np.testing.assert_array_equal(first, [1, 3, 3, 3])
     np.testing.assert_array_equal(second, -np.array([first, first]))
     with pytest.raises(ZeroDivisionError):
-        side_by_side([lambda: [np.zeros(1)], lambda: [1 / 0]])
+        side_by_side(lambda start, stop: [np.full(1, 1 / start)], [(0, 1), (1, 2)])
 
 
 def test_bounds_do_not_depend_on_the_batches_they_are_computed_in():
@@ -80,7 +91,7 @@ def test_bounds_do_not_depend_on_the_batches_they_are_computed_in():
         found = np.concatenate([getattr(one, name) for one in ones], axis=-1)
         np.testing.assert_array_equal(getattr(small, name)[..., ::500], found)
     np.testing.assert_allclose(small.upper, large.upper, rtol=0, atol=1e-13)
-    assert SMALL_BATCH < whole.large.batch < 5000
+    assert whole.small.batch == SMALL_BATCH < whole.large.batch
 
 
 def test_proofs_are_the_same_on_several_devices():
