@@ -156,9 +156,10 @@ def largest_level(P: np.ndarray, x: np.ndarray, domain: Ball | Box) -> float:
         lo, hi = np.asarray(domain.lo), np.asarray(domain.hi)
         room = np.minimum(x - lo, hi - x)
         about = float(np.min(room**2 / np.diag(np.linalg.inv(P))))
-    for slack in 10.0 ** np.arange(-9, 0):
-        if ellipsoid_inside(domain, x, P, about * (1 - slack)):
-            return about * (1 - slack)
+    for digits in range(9, 0, -1):
+        level = about * (1 - 10.0**-digits)
+        if ellipsoid_inside(domain, x, P, level):
+            return level
     raise ValueError(
         f"equilibrium: expected a point well inside the domain, got {x.tolist()} in {domain}; "
         "enlarge or move the domain"
@@ -266,6 +267,7 @@ def verify_region(
     """
     start = time.perf_counter()
     P, x, form = _check(f, P, domain, equilibrium, level, features_fn)
+    level = None if level is None else float(level)  # as its words and its file have it
     phi = None if features_fn is None else trace(features_fn, jnp.asarray(x))
     claim = (form.f.program, phi), P, domain, x
     top = largest_level(P, x, domain)

@@ -177,6 +177,13 @@ def _is_definite(matrix: arb_mat, n: int) -> bool:
     return all(arb_mat([row[:k] for row in rows[:k]]).det() > 0 for k in range(1, n + 1))
 
 
+@pytest.mark.parametrize("level", [None, np.float64(0.5)])
+def test_a_level_of_any_type_is_replayed(level):
+    """Of a NumPy float the words of proof and certificate were not the same."""
+    found = ly.verify_region(lambda x: -x, np.eye(2), DISC, level=level)
+    assert ly.replay(ly.region_certificate(found)).verdict is ly.Verdict.PROVED
+
+
 def test_an_equilibrium_at_the_edge_of_the_domain_has_an_answer():
     """The search for a first ellipsoid never ended."""
     at = np.array([1.0 - 1e-13, 0.0])
