@@ -20,6 +20,7 @@ Kronecker products for their kernels.
     resnet          PHResNet, 18 to 152 layers; its numbers of parameters
     deployment      materialize: plain flax layers; from_real: the nearest hypercomplex one
     images          CIFAR-10, folders of pictures, digits
+    pickles         CIFAR-10's pickles without running what is in them
     optimizers      the released recipes: SGD, Adagrad, and a learning rate for α
     batches         shuffled by a key; prepared by a thread
     steps           one step of training any flax module; evaluation

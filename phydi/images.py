@@ -4,18 +4,17 @@ An `Images` holds bytes; `prepare` makes the arrays that a network takes: number
 mean and over the deviation of the training images, channels last, and as many zero channels before
 the colours as make the number a multiple of n (one for n = 2 and 4, none for n = 3).
 
-The Python layout of CIFAR-10 is pickled, and a pickle can run any program when it is loaded. The
-reader here knows how to build NumPy arrays and nothing else, and refuses what asks for more.
+The Python layout of CIFAR-10 is pickled, and a pickle can run any program when it is loaded: see
+`pickles` for the reader, which knows bytes and nothing else.
 """
 
-import io
-import pickle
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from phydi.checking import check_positive_integer
+from phydi.pickles import array_of_bytes, read_pickle
 from phydi.resnet import image_channels
 
 _SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -26,14 +25,6 @@ _BATCH = 10_000
 # Of the training images, in [0, 1].
 _MEAN = (0.4914, 0.4822, 0.4465)
 _DEVIATION = (0.2470, 0.2435, 0.2616)
-# All that a pickled array of numbers is made of.
-_SAFE = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("_codecs", "encode"),
-}
 
 
 class Images(NamedTuple):
@@ -71,47 +62,30 @@ def _read(path: Path, size: int | None) -> bytes:
     return content
 
 
-class _Restricted(pickle.Unpickler):
-    """Builds dictionaries, lists, numbers, bytes and NumPy arrays, and nothing else."""
-
-    path: Path
-
-    def find_class(self, module, name):
-        if (module, name) not in _SAFE:
-            raise ValueError(
-                f"{self.path}: refused to load {module}.{name}: a batch of CIFAR-10 needs NumPy "
-                f"arrays only, and other pickles may run programs; fetch it from {_SOURCE}"
-            )
-        return super().find_class(module, name)
-
-
 def _unpickled(path: Path) -> dict:
-    content = _read(path, None)
-    reader = _Restricted(io.BytesIO(content), encoding="bytes")
-    reader.path = path
-    try:
-        found = reader.load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, IndexError, KeyError) as error:
-        raise ValueError(
-            f"{path}: expected a pickled batch of CIFAR-10, found {len(content):,} bytes that "
-            f"end early or are none ({error}); fetch it again from {_SOURCE}"
-        ) from error
-    return found
+    found = read_pickle(path, _read(path, None), _SOURCE)
+    return found if isinstance(found, dict) else {}
 
 
 def _python_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
     found = _unpickled(path)
-    image = found.get(b"data") if isinstance(found, dict) else None
-    label = found.get(b"labels") if isinstance(found, dict) else None
-    shape = getattr(image, "shape", None)
-    same = isinstance(label, list) and len(label) == _BATCH
-    if shape != (_BATCH, _RECORD - 1) or image.dtype != np.uint8 or not same:
+    image, label = array_of_bytes(found.get(b"data")), found.get(b"labels")
+    shape = None if image is None else image.shape
+    whole = isinstance(label, list) and len(label) == _BATCH
+    if shape != (_BATCH, _RECORD - 1) or not whole or {type(one) for one in label} != {int}:
         raise ValueError(
             f"{path}: expected {_BATCH:,} images of {_RECORD - 1:,} bytes and their labels, found "
             f"{shape} and {len(label) if isinstance(label, list) else 'no'} labels; "
             f"fetch it again from {_SOURCE}"
         )
     return image, np.asarray(label)
+
+
+def _python_names(path: Path) -> tuple[str, ...]:
+    names = _unpickled(path).get(b"label_names")
+    if not isinstance(names, list) or not all(isinstance(name, bytes) for name in names):
+        raise ValueError(f"{path}: expected the names of the classes, fetch it from {_SOURCE}")
+    return tuple(name.decode() for name in names)
 
 
 def _binary_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -164,7 +138,7 @@ def cifar10(folder) -> tuple[Images, Images]:
     if batch is _binary_batch:
         names = tuple(_read(meta, None).decode().split())
     else:
-        names = tuple(name.decode() for name in _unpickled(meta)[b"label_names"])
+        names = _python_names(meta)
     parts = []
     for group in files:
         found = [batch(place / name) for name in group]
@@ -191,7 +165,8 @@ def image_folder(folder, *, size: int = 32) -> Images:
 
     Raises:
       FileNotFoundError: there is no such folder, or it has no folders of pictures.
-      ValueError: a file is no picture that Pillow can read; the message names it.
+      ValueError: a file is no picture of 8 bits a channel that Pillow can read; the message names
+        it. Pictures are turned upright; transparency is ignored.
       ImportError: Pillow is not installed.
 
     Reference:
@@ -211,16 +186,22 @@ def image_folder(folder, *, size: int = 32) -> Images:
     except ImportError as error:
         raise ImportError("image_folder needs Pillow: pip install Pillow") from error
     size, folder = check_positive_integer("size", size), Path(folder)
-    classes = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    files = [(path, label) for label, place in enumerate(classes) for path in _files(place)]
+    classes = _shown(folder, Path.is_dir) if folder.is_dir() else []
+    files = [
+        (path, label) for label, place in enumerate(classes) for path in _shown(place, Path.is_file)
+    ]
     if not files:
         raise FileNotFoundError(f"{folder}: expected a folder of pictures for each class")
     pictures = []
     for path, _ in files:
         try:
             with Image.open(path) as file:
-                picture = ImageOps.fit(file.convert("RGB"), (size, size))
-        except OSError as error:
+                # Pillow would cut these off at 255.
+                if file.mode[0] in "IF":
+                    raise ValueError(f"mode {file.mode}, more than 8 bits a channel")
+                upright = ImageOps.exif_transpose(file).convert("RGB")
+                picture = ImageOps.fit(upright, (size, size))
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
                 f"{path}: expected a picture, found {path.stat().st_size:,} bytes that Pillow "
                 f"cannot read: {error}"
@@ -230,8 +211,9 @@ def image_folder(folder, *, size: int = 32) -> Images:
     return Images(np.stack(pictures), labels, tuple(place.name for place in classes))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_file() and path.name[0] != ".")
+def _shown(folder: Path, is_wanted) -> list[Path]:
+    """What is in a folder and not hidden, by name."""
+    return sorted(path for path in folder.iterdir() if is_wanted(path) and path.name[0] != ".")
 
 
 def digits() -> tuple[Images, Images]:

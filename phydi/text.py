@@ -111,6 +111,8 @@ def text_corpus(
     """
     parts = {}
     for name, text in (("train", train), ("valid", valid), ("test", test)):
+        if not isinstance(text, str):
+            raise ValueError(f"{name}: expected a text, got {type(text).__name__}")
         words = parts[name] = []
         for line in text.removesuffix("\n").split("\n"):
             words.extend(split_fn(line))
@@ -183,7 +185,12 @@ def wikitext2(folder, *, tokens: str = "publisher", max_words: int | None = None
                 f"folder: expected {path} of {size:,} bytes, found {len(content):,}: it is not "
                 f"whole, or another text; {WIKITEXT2_SOURCE}"
             )
-        texts.append(content.decode())
+        try:
+            texts.append(content.decode())
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"folder: expected {path} to be UTF-8, found {error}; {WIKITEXT2_SOURCE}"
+            ) from error
     if tokens == "publisher":
         return text_corpus(*texts, max_words=max_words)
     most = 28_780 if max_words is None else max_words

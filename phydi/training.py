@@ -239,18 +239,20 @@ class _Log:
 def _steps(step: Callable, state, batches, first: int, mean: Mean, log: _Log, saves_at: int | None):
     """Train on all batches; yield (state, batch) where to save, and at the end with None.
 
-    The records and means are up to date where it yields.
+    The records and means are up to date where it yields. After the last batch there is no save but
+    the epoch's: a checkpoint that is written twice is for a moment not there.
     """
-    pending, number = deque(), int(state.step)
+    pending, number, save = deque(), int(state.step), False
     with contextlib.closing(batches):
-        for count, batch in enumerate(batches, start=first + 1):
+        for count, batch in enumerate(batches, start=first):
+            if save:
+                log.read(pending, 0, mean)
+                yield state, count
             state, totals = step(state, batch)
             number += 1
             pending.append((number, totals))
             save = saves_at is not None and number % saves_at == 0
-            log.read(pending, 0 if save else _LATE, mean)
-            if save:
-                yield state, count
+            log.read(pending, _LATE, mean)
     log.read(pending, 0, mean)
     yield state, None
 

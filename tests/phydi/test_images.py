@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import phydi
+from phydi.pickles import array_of_bytes, read_pickle
 
 pytestmark = pytest.mark.float32
 # As the experiments read it: a folder with the publishers' `cifar-10-batches-bin` in it.
@@ -102,6 +103,30 @@ def test_a_malicious_pickle_is_refused_by_name_and_not_run(tmp_path, monkeypatch
     assert not (tmp_path / "robbed").exists()
 
 
+def test_broken_pickles_are_refused_by_name_and_change_nothing(tmp_path):
+    content = {b"data": np.zeros((20, 30), np.uint8), b"labels": list(range(20))}
+    whole, path = pickle.dumps(content, protocol=2), tmp_path / "data_batch_1"
+    generator, messages = np.random.default_rng(0), []
+    for _ in range(300):
+        broken = bytearray(whole)
+        for place in generator.integers(0, 200, 3):  # where the instructions are
+            broken[place] = generator.integers(256)
+        try:
+            found = read_pickle(path, bytes(broken), "there")
+        except ValueError as error:
+            messages.append(str(error))
+        else:
+            found = found.get(b"data") if isinstance(found, dict) else None
+            assert array_of_bytes(found) is None or array_of_bytes(found).dtype == np.uint8
+    assert len(messages) > 100
+    assert all(message.startswith(str(path)) for message in messages)
+    # NumPy's own dtype takes a broken state, and arrays of bytes then end the process.
+    assert not np.zeros(3, np.uint8).any()
+    columns = np.asfortranarray(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    found = array_of_bytes(read_pickle(path, pickle.dumps(columns, protocol=2), "there"))
+    np.testing.assert_array_equal(found, columns)
+
+
 def test_files_that_are_not_whole_are_named_with_their_sizes(stored, tmp_path):
     folder, _ = stored
     copy = tmp_path / "cifar-10-batches-bin"
@@ -129,6 +154,10 @@ def test_files_that_are_not_whole_are_named_with_their_sizes(stored, tmp_path):
             (whole[:-1000], "bytes that end early or are none"),
             (gzip.compress(b"x" * 50), "bytes that end early or are none"),
             (pickle.dumps([1]), "expected 10,000 images of 3,072 bytes"),
+            (
+                pickle.dumps({b"data": np.zeros((10_000, 3072)), b"labels": [0] * 10_000}),
+                "expected 10,000 images of 3,072 bytes .* found None and 10000 labels",
+            ),
             (pickle.dumps({b"data": np.zeros((3, 3072), np.uint8), b"labels": [0]}), "found .3, 3"),
         )
     ):
@@ -146,7 +175,25 @@ def test_a_folder_of_pictures(tmp_path):
     np.testing.assert_array_equal(images.label, [0, 1])
     assert images.image.shape == (2, 8, 8, 3)
     np.testing.assert_array_equal(images.image[1], np.broadcast_to([9, 8, 7], (8, 8, 3)))
-    (tmp_path / "dog" / "b.png").write_text("no picture")
+    for name in ("a.png", ".hidden"):
+        (tmp_path / "dog" / name).unlink()
+    (tmp_path / ".cache").mkdir()
+    # A grey one, one with transparency, and one that says which way is up.
+    Image.new("L", (5, 9), 77).save(tmp_path / "dog" / "a.png")
+    Image.new("RGBA", (5, 9), (9, 8, 7, 128)).save(tmp_path / "dog" / "b.png")
+    lying, exif = Image.new("RGB", (8, 8)), Image.Exif()
+    lying.paste((255, 255, 255), (0, 0, 4, 8))
+    exif[0x0112] = 6  # to be turned clockwise
+    lying.save(tmp_path / "dog" / "c.png", exif=exif)
+    images = phydi.image_folder(tmp_path, size=8)
+    assert images.names == ("cat", "dog")
+    assert images.image[1:3, 4, 4].tolist() == [[77, 77, 77], [9, 8, 7]]
+    assert images.image[3, :, :, 0].tolist() == [[255] * 8] * 4 + [[0] * 8] * 4
+    deep = tmp_path / "dog" / "b.png"
+    Image.fromarray(np.full((9, 9), 30_000, np.uint16)).save(deep)
+    with pytest.raises(ValueError, match=r"b.png: expected a picture, .* more than 8 bits"):
+        phydi.image_folder(tmp_path)
+    deep.write_text("no picture")
     with pytest.raises(ValueError, match=r"b.png: expected a picture, found 10 bytes"):
         phydi.image_folder(tmp_path)
     with pytest.raises(FileNotFoundError, match="expected a folder of pictures for each class"):

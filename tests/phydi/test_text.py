@@ -80,6 +80,18 @@ def test_a_file_that_is_not_whole_is_named(folder, tmp_path):
         phydi.wikitext2(tmp_path)
 
 
+def test_a_file_that_is_no_text_is_named(tmp_path):
+    for part, size in WIKITEXT2_SIZES.items():
+        (tmp_path / f"wiki.{part}.tokens").write_bytes(b"\xff" * size)
+    with pytest.raises(ValueError, match=r"wiki.train.tokens to be UTF-8, found 'utf-8'"):
+        phydi.wikitext2(tmp_path)
+
+
+def test_lines_of_other_systems_are_the_same_words():
+    corpus = phydi.text_corpus("a b\r\nb\r\n", "a\r\n", "b")
+    assert corpus.vocabulary == phydi.text_corpus("a b\nb\n", "a\n", "b").vocabulary
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"wiki.train.tokens of 10,797,148 .* Salesforce"):
         phydi.wikitext2(tmp_path)
@@ -171,6 +183,7 @@ def test_bad_input_is_named():
     for call, match in (
         (lambda: phydi.text_corpus("", "a", "a"), "train: expected a text with words, got ''"),
         (lambda: phydi.text_corpus("a", "\n\n", "a"), "valid: expected a text with words"),
+        (lambda: phydi.text_corpus(b"a", "a", "a"), "train: expected a text, got bytes"),
         (lambda: phydi.text_corpus("a", "a", "a", max_words=0), "max_words: expected an integer"),
         (lambda: phydi.text_batches(np.ones(9), 2), "words: expected one row of integers, got fl"),
         (lambda: phydi.text_batches(np.arange(9), 0), "batch_size: expected an integer"),

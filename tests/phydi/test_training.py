@@ -128,7 +128,7 @@ def killed_after(num_batches):
     return batches
 
 
-@pytest.mark.parametrize("after", [2, 3, pytest.param(8, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("after", [3, 5, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_and_resumes_is_the_uninterrupted_one(after, tmp_path):
     whole, resumed = Model(), Model()
     options = {"checkpoint_steps": 2, "log_steps": 1}
@@ -150,6 +150,16 @@ def test_a_run_that_is_killed_and_resumes_is_the_uninterrupted_one(after, tmp_pa
     again = Model()
     assert run(again, tmp_path / "cut", data=killed_after(0), **options) == found
     assert_same(again, whole)
+
+
+def test_no_checkpoint_is_written_twice(tmp_path, monkeypatch):
+    # To write it again it has to be removed: killed in between, a run would lose its newest.
+    saved = []
+    monkeypatch.setattr(
+        phydi.training, "save_checkpoint", lambda folder, step, *args: saved.append(step)
+    )
+    run(Model(), tmp_path, checkpoint_steps=1, num_epochs=2)
+    assert saved == [1, 2, 3, 4, 5, 6]
 
 
 def test_the_order_of_data_is_new_in_each_epoch_and_leaves_out_the_rest():
