@@ -90,14 +90,16 @@ def _shifted(x: Array, taps, space, strides, dilations) -> Array:
     return jnp.concatenate(columns, -1).reshape(-1, len(columns) * x.shape[-1])
 
 
-def _padded(x: Array, params) -> Array:
-    pads = [(0, 0, 0), *((low, high, 0) for low, high in params["padding"]), (0, 0, 0)]
+def _padded(x: Array, padding) -> Array:
+    pads = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 def _over_blocks(add_fn, start, num_images: int, numbers_of_one: int):
     """`add_fn(first, size, state)` for blocks of images of so many shifted numbers, in order."""
     size = min(num_images, max(1, BLOCK // max(1, numbers_of_one)))
+    # Somewhat fewer, if that leaves no rest, for which the program has all of it again.
+    size = next((d for d in range(size, size // 2, -1) if num_images % d == 0), size)
     count = num_images // size
     if count == 1:
         state = add_fn(0, size, start)
@@ -116,14 +118,11 @@ def _as_products(x: Array, g: Array, space, dtype, params) -> Array:
     def add(first, size, total):
         some, of_them = (lax.dynamic_slice_in_dim(v, first, size) for v in (x, g))
         strides, dilations = params["window_strides"], params["rhs_dilation"]
-        shifted = _shifted(_padded(some, params), space, pixels, strides, dilations)
-        # The smaller matrix is the one to be transposed.
-        return total + jnp.matmul(
-            of_them.reshape(-1, g.shape[-1]).T,
-            shifted,
-            precision=params["precision"],
-            preferred_element_type=sum_dtype,
-        )
+        shifted = _shifted(_padded(some, params["padding"]), space, pixels, strides, dilations)
+        # The smaller matrix is the one to be transposed, before: products of transposed matrices
+        # are slower.
+        rows = lax.optimization_barrier(of_them.reshape(-1, g.shape[-1]).T)
+        return total + _matmul(rows, shifted, sum_dtype, params)
 
     total = jnp.zeros((g.shape[-1], columns), sum_dtype)
     total = _over_blocks(add, total, len(x), math.prod(pixels) * columns)
@@ -134,20 +133,67 @@ def _as_product(x: Array, K: Array, space, dtype, params) -> Array:
     """Σ_t Σ_c x[b, s + t, c] K[t, c, o] as (b, s, o)."""
     *taps, c, o = K.shape
     columns = math.prod(taps) * c
+    # Numbers to a pixel that are written besides the result: each shifted image twice.
+    others = math.prod(taps[:-1])
+    in_two = (
+        set(params["window_strides"][:-1]) <= {1} and 2 * taps[-1] * c + others * o < 2 * columns
+    )
+    if in_two:
+        multiply = partial(_in_two_halves, K=K, space=space, dtype=dtype, params=params)
+        columns = max(taps[-1] * c, others * o)
+    else:
+        multiply = partial(_side_by_side, K=K, space=space, dtype=dtype, params=params)
 
     def add(first, size, y):
-        some = _padded(lax.dynamic_slice_in_dim(x, first, size), params)
-        shifted = _shifted(some, taps, space, params["rhs_dilation"], params["window_strides"])
-        result = jnp.matmul(
-            shifted,
-            K.reshape(columns, o),
-            precision=params["precision"],
-            preferred_element_type=dtype,
-        )
-        return lax.dynamic_update_slice_in_dim(y, result.reshape(size, *space, o), first, 0)
+        result = multiply(lax.dynamic_slice_in_dim(x, first, size))
+        return lax.dynamic_update_slice_in_dim(y, result, first, 0)
 
     start = jnp.zeros((len(x), *space, o), dtype)
     return _over_blocks(add, start, len(x), math.prod(space) * columns)
+
+
+def _side_by_side(x: Array, K: Array, space, dtype, params) -> Array:
+    """The images shifted by every tap, times the kernel."""
+    *taps, _, o = K.shape
+    dilations, strides = params["rhs_dilation"], params["window_strides"]
+    shifted = _shifted(_padded(x, params["padding"]), taps, space, dilations, strides)
+    y = _matmul(shifted, K.reshape(-1, o), dtype, params)
+    return y.reshape(len(x), *space, o)
+
+
+def _in_two_halves(x: Array, K: Array, space, dtype, params) -> Array:
+    """The images shifted along their last axis, times the kernel; results shifted along the others.
+
+    For 3 × 3 taps 3 images are written before the product and 3 after it, instead of 9 before.
+    """
+    *taps, c, o = K.shape
+    *others, last = taps
+    before = x.shape[1:-2]
+    paddings, dilations = params["padding"], params["rhs_dilation"]
+    nothing = [(0, 0)] * len(others)
+    strides = (*(1 for _ in others), params["window_strides"][-1])
+    shifted = _shifted(
+        _padded(x, (*nothing, paddings[-1])),
+        (*(1 for _ in others), last),
+        (*before, space[-1]),
+        dilations,
+        strides,
+    )
+    kernel = jnp.moveaxis(K, (-3, -2), (0, 1)).reshape(last * c, -1)
+    # What is added has more digits than the result, as within a product.
+    products = _matmul(shifted, kernel, jnp.promote_types(dtype, jnp.float32), params)
+    products = products.reshape(len(x), *before, space[-1], -1)
+    y, zero = 0, jnp.zeros((), products.dtype)
+    for i, tap in enumerate(itertools.product(*map(range, others))):
+        lows = [low - t * d for t, d, (low, _) in zip(tap, dilations, paddings)]
+        pads = [(low, out - size - low, 0) for low, out, size in zip(lows, space, before)]
+        part = products[..., i * o : (i + 1) * o]
+        y += lax.pad(part, zero, [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
+    return y.astype(dtype)
+
+
+def _matmul(a: Array, b: Array, dtype, params) -> Array:
+    return jnp.matmul(a, b, precision=params["precision"], preferred_element_type=dtype)
 
 
 def _in_parts(x: Array, K: Array, space, params) -> Array:

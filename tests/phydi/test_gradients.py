@@ -37,6 +37,20 @@ CASES = {
         [(1, 1), (0, 2)],
         {"rhs_dilation": (2, 1), "lhs_dilation": (1, 2)},
     ),
+    "strides and dilations of one axis each": (
+        (4, 7, 6, 3),
+        (3, 2, 3, 3),
+        (1, 2),
+        [(2, 1), (0, 1)],
+        {"rhs_dilation": (2, 3)},
+    ),
+    "three dimensions": (
+        (3, 4, 3, 5, 2),
+        (2, 3, 2, 2, 3),
+        (1, 1, 1),
+        "SAME",
+        {"dimension_numbers": ("NDHWC", "DHWIO", "NDHWC")},
+    ),
     "groups": ((4, 6, 7, 6), (3, 3, 3, 4), (2, 1), "SAME", {"feature_group_count": 2}),
     "channels first": (
         (4, 3, 6, 7),
