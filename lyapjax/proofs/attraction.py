@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lyapjax.proofs import regional, sectors
+from lyapjax.proofs import processes, regional, sectors
 from lyapjax.proofs.admissible import check_derivatives
 from lyapjax.proofs.checkpoint import Checkpoint, packed, stamp, state_from, unpacked
 from lyapjax.proofs.local import ellipsoid_inside
@@ -242,7 +242,7 @@ def verify_region(
       callback_fn: called with (level, boxes bounded, boxes open) after each batch.
       checkpoint: a path; every half minute, and when the budget is over, the state is written
         there, and a call with a file there goes on from it, to the same level and boxes. The file
-        is removed when the search has ended.
+        is removed when the search has ended. Not where several processes share the boxes.
 
     Returns:
       `Region`.
@@ -298,9 +298,11 @@ def verify_region(
     if np.linalg.eigvals(linearisation(form, x)).real.max() >= 0:
         return finish(Verdict.UNKNOWN, "the linearisation at x* is not stable")
     keeper, known = None, None
+    if checkpoint is not None or processes.several():
+        what = stamp(*claim[0], P, x, repr(domain), level)
+        processes.check(what, checkpoint)
     if checkpoint is not None:
-        parts = (*claim[0], P, x, repr(domain), level)
-        keeper = Checkpoint(checkpoint, stamp(*parts))
+        keeper = Checkpoint(checkpoint, what)
         known = keeper.load()
     if known is not None:
         tries, target, high, budget, count, reached, bounded = known["levels"].tolist()
@@ -344,7 +346,7 @@ def verify_region(
             budget = min(max_boxes, 2 * budget)  # a V that falls too slowly for one box
         if best is not None and best[0] >= 0.99 * high:
             break
-        if time.perf_counter() > deadline:
+        if processes.agreed(time.perf_counter() > deadline):
             break
         target = 0.7 * target if best is None else math.sqrt(best[0] * high)
     if keeper is not None and (level is None or last.verdict is not Verdict.UNKNOWN):

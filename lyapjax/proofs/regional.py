@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lyapjax.proofs import processes
 from lyapjax.proofs.checkpoint import state_of
 from lyapjax.proofs.definite import Answer, negative
 from lyapjax.proofs.proving import Verdict
@@ -227,6 +228,37 @@ class Judged(NamedTuple):
     axes_fn: Callable
 
 
+def _shared(judge_fn: Callable) -> Callable:
+    """`judge_fn`, each process for its share of the boxes; the same for all of them."""
+
+    def judge(lo, hi) -> Judged | None:
+        n, turn = lo.shape[1], processes.turn()
+        found = judge_fn(lo[turn], hi[turn]) if len(lo[turn]) else None
+        rows = np.zeros((0, 0))
+        if found is not None:
+            axes = np.full(len(found.lo), -1)
+            if not found.proved.all():
+                with np.errstate(all="ignore"):
+                    chosen = found.axes_fn(~found.proved)
+                axes[~found.proved] = -1 if chosen is None else chosen
+            columns = found.lo, found.hi, found.points, found.proved, axes, found.multipliers
+            rows = np.column_stack(columns)
+        rows = np.concatenate([part for part in processes.gathered(rows) if len(part)] or [rows])
+        if not len(rows):
+            return None
+        lo, hi, points, proved, axes, multipliers = np.split(
+            rows, [n, 2 * n, 3 * n, 3 * n + 1, 3 * n + 2], axis=1
+        )
+        proved, axes = proved[:, 0] > 0, axes[:, 0].astype(int)
+
+        def axes_fn(rest):
+            return None if (axes[rest] < 0).all() else axes[rest]
+
+        return Judged(lo, hi, proved, multipliers, points, axes_fn)
+
+    return judge
+
+
 def branch_and_bound(
     judge_fn: Callable,
     form: Form,
@@ -244,9 +276,12 @@ def branch_and_bound(
     """Branch and bound for one level; `judge_fn(lo, hi)` gives `Judged`, None if none matter.
 
     `keep(over, open, done, count)` is offered the state before each batch; `known` is a saved one
-    to go on from. Boxes are not cut below `smallest` times the ellipsoid's extent.
+    to go on from. Boxes are not cut below `smallest` times the ellipsoid's extent. Several
+    processes make the same search, and each judges its share of every batch.
     """
     n = len(x)
+    if processes.several():
+        judge_fn = _shared(judge_fn)
     top = np.sqrt(squares(form, level, 0.0)) * (1 + 1e-12)
     stack = [(np.full((1, n), -top), np.full((1, n), top))]
     count, done = 0, []
@@ -258,7 +293,7 @@ def branch_and_bound(
         return Search(Verdict.UNKNOWN, f"not finished within {what}", None, count, ())
 
     while stack:
-        over = count >= max_boxes or time.perf_counter() > deadline
+        over = count >= max_boxes or processes.agreed(time.perf_counter() > deadline)
         if keep is not None:
             keep(over, stack, done, count)
         if over:

@@ -57,20 +57,52 @@ def oscillator():
     return lambda x: x @ P @ x, f, ly.Ball(2.0, (0.0, 0.0))
 
 
+def regulated(system):
+    """f and P under LQR, and the domain."""
+    regulator = ly.lqr(system)
+    f = system.closed_loop(ly.linear_controller(system, regulator.K))
+    return f, regulator.P, system.domain
+
+
+def region(proof: ly.Region) -> list:
+    """Verdict, reason, level, count, and boxes whatever their order."""
+    boxes = np.concatenate([proof.lo, proof.hi, proof.multipliers], axis=1)
+    rows = boxes[np.lexsort(boxes.T)]
+    digest = hashlib.sha256(rows.tobytes()).hexdigest()
+    return [proof.verdict.value, proof.reason, str(proof.level), proof.num_boxes, digest]
+
+
+def regions() -> dict:
+    """What `verify_region` says by sectors, and by secants; of a level that is too large too."""
+    links, fan = regulated(ly.systems.n_link(2)), regulated(ly.systems.ducted_fan())
+    return {
+        "sectors": region(ly.verify_region(*links, level=0.52)),
+        "largest": region(ly.verify_region(*fan, max_seconds=600.0)),
+        "refuted": ly.verify_region(*fan, level=1.2).verdict.value,
+    }
+
+
 def shared(number: int, path: str) -> dict:
     """The same by one of several processes, of which the first writes a certificate."""
     found = outcomes()
     proof = ly.prove(margin, LO, HI, max_boxes=3000)
     found["budget"] = [proof.verdict.value, proof.num_boxes, proof.reason]
     V, f, domain = oscillator()
+    links = regulated(ly.systems.n_link(2))
     proof = ly.verify(V, f, domain)
     found["verify"] = [proof.verdict.value, proof.level, outcome(proof.proofs["shell"])]
+    found["regions"] = regions()
+    # One of the two has no time, so that both give up.
+    late = ly.verify_region(*links, level=0.52, max_seconds=300.0 if number else 0.0)
+    found["late"] = [late.verdict.value, late.num_boxes]
     certificate = ly.certificate(V, f, domain, proof)  # proves a part again: by all processes
     if number == 0:
         certificate.save(path)
     for name, call in {
         "different": lambda: ly.prove(lambda x: margin(x, -0.1 - 0.1 * number), LO, HI),
         "checkpoint": lambda: ly.prove(margin, LO, HI, checkpoint=path),
+        "other level": lambda: ly.verify_region(*links, level=0.1 + 0.1 * number),
+        "file of a region": lambda: ly.verify_region(*links, level=0.1, checkpoint=path),
     }.items():
         try:
             call()

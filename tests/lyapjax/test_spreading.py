@@ -15,7 +15,7 @@ import lyapjax as ly
 from lyapjax.proofs.statements import Bounding, statement_of
 from lyapjax.readers.compiled import SMALL_BATCH
 from lyapjax.readers.spreading import pad, shares, side_by_side, unpad
-from tests.lyapjax.spread_proofs import margin, oscillator, outcomes, wrong
+from tests.lyapjax.spread_proofs import margin, oscillator, outcomes, regions, wrong
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,6 +128,17 @@ def test_two_processes_share_a_proof_and_agree(tmp_path):
     assert "% of the volume is proved" in first["budget"][2]
     assert first["different"].startswith("prove: expected the same statement in all processes")
     assert first["checkpoint"].startswith("checkpoint: expected None")
+    alone = regions()
+    assert first["regions"] == alone
+    assert (alone["sectors"][0], alone["largest"][0], alone["refuted"]) == (
+        "PROVED",
+        "PROVED",
+        "REFUTED",
+    )
+    assert alone["sectors"][3] > 1
+    assert first["late"][0] == "UNKNOWN"
+    assert first["other level"].startswith("prove: expected the same statement in all processes")
+    assert first["file of a region"].startswith("checkpoint: expected None")
     assert first["verify"][0] == "PROVED"
     V, f, domain = oscillator()
     assert first["verify"][1] == ly.verify(V, f, domain).level
