@@ -255,7 +255,10 @@ def _convert(builder, eqn, values):
         return [builder.emit("indicator", (values[0],), (), eqn.outvars[0].aval.shape)]
     if new == np.float64:
         return [values[0]]
-    raise NotImplementedError(f"fn: no rule for convert_element_type of a real value to {new}")
+    raise NotImplementedError(
+        f"fn: no rule for convert_element_type of what depends on the input to {new}; write "
+        "jnp.where for a choice (also for cond and switch)"
+    )
 
 
 def _dot(builder, eqn, values):

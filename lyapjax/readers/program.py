@@ -258,7 +258,11 @@ class Builder:
 
 
 def check_dtype(aval, where: str) -> None:
-    """Refuse real numbers that are not float64: their rounding would not be seen."""
+    """Refuse real numbers that are not float64, whose rounding would not be seen, and keys."""
+    if jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+        raise ValueError(
+            f"fn: expected numbers, got {aval.dtype} in {where}; draw random numbers outside of fn"
+        )
     if jnp.issubdtype(aval.dtype, jnp.inexact) and aval.dtype != np.float64:
         raise ValueError(
             f"fn: expected float64 throughout, got {aval.dtype} in {where}; proofs need float64: "

@@ -111,6 +111,13 @@ def test_what_cannot_be_read_is_refused_by_name(fn):
         ly.trace(fn, jnp.zeros(2))
 
 
+def test_errors_say_what_to_write_instead():
+    with pytest.raises(ValueError, match="draw random numbers outside of fn"):
+        ly.trace(lambda x: x + jax.random.normal(jax.random.key(0), (2,)), jnp.zeros(2))
+    with pytest.raises(NotImplementedError, match=r"write jnp\.where for a choice"):
+        ly.trace(lambda x: jax.lax.cond(x[0] > 0, jnp.sin, jnp.cos, x), jnp.zeros(2))
+
+
 def test_a_disc_of_fewer_coordinates_than_the_system_is_no_domain():
     """A cylinder had no ends to be checked: a trajectory left through one of them."""
     proof = ly.certificate(lambda x: x @ x, lambda x: -x, DISC, _proved())
