@@ -1,7 +1,15 @@
 """Checks of arguments: what was expected, what came, and what to do."""
 
+import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+def check_key(key):
+    """That `key` is a random key, or a ValueError that says how to make one."""
+    if not isinstance(key, jax.Array):
+        raise ValueError(f"key: expected a random key, such as jax.random.key(0), got {key!r}")
+    return key
 
 
 def check_positive_integer(name: str, value) -> int:

@@ -65,7 +65,13 @@ def save_checkpoint(folder, step: int, state, position: dict) -> None:
         arguments = ocp.args.Composite(state=arrays, facts=facts)
         if step in manager.all_steps():  # a run that ends where it had saved in between
             manager.delete(step)
-        manager.save(step, args=arguments, force=True)
+        try:
+            manager.save(step, args=arguments, force=True)
+        except ValueError as error:  # what orbax makes of a full disk
+            raise OSError(
+                f"{folder}: the checkpoint of step {step} could not be written, and those before "
+                f"it are kept: {error}"
+            ) from error
 
 
 def latest_step(folder) -> int | None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jax import Array
 
-from phydi.checking import check_positive_integer
+from phydi.checking import check_key, check_positive_integer
 from phydi.layers import as_words
 from phydi.transformer import PHTransformer
 
@@ -42,6 +42,7 @@ def generate(
       >>> phydi.generate(jax.random.key(0), model, jnp.array([3, 1]), 5).shape
       (5,)
     """
+    check_key(key)
     num_words = check_positive_integer("num_words", num_words)
     prompt = jnp.asarray(prompt)
     if prompt.ndim < 1 or prompt.shape[-1] < 1:

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
 
-from phydi.checking import as_tensor, check_positive_integer
+from phydi.checking import as_tensor, check_key, check_positive_integer
 
 
 class Factors(NamedTuple):
@@ -223,6 +223,7 @@ def factorize(
       >>> [bool(phydi.factorize(jax.random.key(0), A, rank)[1] < 1e-5) for rank in (2, 3)]
       [False, True]
     """
+    check_key(key)
     A = as_tensor("A", A)
     rank = check_positive_integer("rank", rank)
     num_starts = check_positive_integer("num_starts", num_starts)

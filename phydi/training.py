@@ -20,7 +20,7 @@ import optax
 from flax import nnx
 
 from phydi.batches import prefetch
-from phydi.checking import check_positive_integer
+from phydi.checking import check_key, check_positive_integer
 from phydi.checkpoints import (
     append_record,
     drop_records,
@@ -149,6 +149,7 @@ def fit(
       >>> run.status
       'target reached'
     """
+    check_key(key)
     num_epochs = check_positive_integer("num_epochs", num_epochs)
     for name, value in (("log_steps", log_steps), ("checkpoint_steps", checkpoint_steps)):
         if value is not None:

@@ -315,6 +315,7 @@ def test_bad_input_is_named():
     flat = lambda model, batch: model(batch["image"])  # noqa: E731
     for call, match in (
         (lambda: run(Model(), num_epochs=0), "num_epochs: expected an integer of at least 1"),
+        (lambda: run(Model(), key=0), "key: expected a random key, such as jax.random.key.0., got"),
         (lambda: run(Model(), log_steps=0), "log_steps: expected an integer"),
         (lambda: run(Model(), data=empty), "data: expected at least one batch an epoch"),
         (lambda: run(Model(), test_data=lambda: iter(())), "data: expected at least one batch"),
