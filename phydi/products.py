@@ -24,9 +24,10 @@ from phydi.low_rank import Factors
 FORMS = ("auto", "built", "contracted", "factored")
 # Rematerialised stacks save what has this name, so that no step builds H a second time.
 KERNEL_NAME = "ph_kernel"
-# R products of smaller blocks take longer than the one of all n² (measured forward and backward on
-# two CPU cores: rank 7 against 16 takes 1.5 times as long for blocks of 16, 2/3 for those of 128).
-SMALLEST_BLOCK = 64
+# R products of smaller blocks take longer than the one of all n². Rank 7 against 16, forward and
+# backward on two CPU cores: convolutions of 3 × 3 take 1.35 times as long for blocks of 64 and 0.7
+# for 128; dense layers 1.4 times as long for 128, 0.82 for 256 and 0.85 for 512.
+SMALLEST_BLOCK, SMALLEST_DENSE_BLOCK = 128, 256
 
 
 def named_kernel(A: Array, F: Array) -> Array:
@@ -40,7 +41,8 @@ def choose_form(form: str, num_rows: int, p: int, q: int, rank: int | None, taps
         return form
     is_small = num_rows < taps * max(p, q)
     if rank is not None:
-        return "factored" if is_small or min(p, q) >= SMALLEST_BLOCK else "built"
+        smallest = SMALLEST_DENSE_BLOCK if taps == 1 else SMALLEST_BLOCK
+        return "factored" if is_small or min(p, q) >= smallest else "built"
     return "contracted" if is_small else "built"
 
 

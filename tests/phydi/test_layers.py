@@ -273,7 +273,10 @@ def test_the_form_is_the_cheapest_by_its_operations():
 
 def test_small_blocks_are_not_factored_where_rows_are_many():
     assert choose_form("auto", 4096, 16, 64, 7) == "built"
-    assert choose_form("auto", 4096, 64, 64, 7) == "factored"
+    assert choose_form("auto", 4096, 128, 128, 7) == "built"
+    assert choose_form("auto", 4096, 256, 512, 7) == "factored"
+    assert choose_form("auto", 4096, 64, 128, 7, taps=9) == "built"
+    assert choose_form("auto", 4096, 128, 128, 7, taps=9) == "factored"
     assert choose_form("auto", 1, 16, 64, 7) == "factored"
     assert choose_form("auto", 100, 16, 16, None, taps=9) == "contracted"
     assert choose_form("auto", 144, 16, 16, None, taps=9) == "built"
