@@ -21,6 +21,19 @@ def _tuple(features: int | tuple[int, ...]) -> tuple[int, ...]:
     return (features,) if isinstance(features, int) else tuple(features)
 
 
+def _flattened(metadata: Mapping, counts: tuple[int, ...]) -> dict:
+    """Metadata of an array whose axes are made one in groups of so many: the first name of each."""
+    found = dict(metadata)
+    for name in ("out_sharding", "sharding_names", "sharding"):
+        if found.get(name):
+            left, groups = list(found[name]), []
+            for count in counts:
+                groups.append(next((axis for axis in left[:count] if axis is not None), None))
+                left = left[count:]
+            found[name] = tuple(groups)
+    return found
+
+
 class PHMLinearGeneral(nnx.Module):
     """`nnx.LinearGeneral` on the last axes, with a sum of Kronecker products for its kernel.
 
@@ -44,6 +57,15 @@ class PHMLinearGeneral(nnx.Module):
 
     def __init__(self, in_features, out_features, **options):
         self.in_features, self.out_features = _tuple(in_features), _tuple(out_features)
+        sizes = {
+            "kernel_metadata": (len(self.in_features), len(self.out_features)),
+            "bias_metadata": (len(self.out_features),),
+        }
+        options |= {
+            name: _flattened(options[name], counts)
+            for name, counts in sizes.items()
+            if name in options
+        }
         self.linear = PHMLinear(_product(in_features), _product(out_features), **options)
 
     def __call__(self, inputs: Array, out_sharding=None) -> Array:

@@ -17,7 +17,7 @@ from jax import Array, lax
 from phydi import gradients
 from phydi.checking import check_divides
 from phydi.initialisation import draw_blocks
-from phydi.layers import NO_KEYS, NO_METADATA, check_form, given
+from phydi.layers import NO_KEYS, NO_METADATA, check_form, given, of_blocks
 from phydi.low_rank import Factors
 from phydi.multiplication import Multiplication
 from phydi.products import choose_form, named_kernel
@@ -147,7 +147,7 @@ class PHConv(nnx.Module):
         self.n = check_divides(n, **sizes)
         self.kernel_shape = (*size, in_features // feature_group_count, out_features)
         blocks = draw_blocks(rngs.params(), kernel_init, n, self.kernel_shape, param_dtype)
-        self.F = nnx.Param(blocks, **kernel_metadata)
+        self.F = nnx.Param(blocks, **of_blocks(kernel_metadata))
         self.bias = nnx.data(None)
         if use_bias:
             bias = bias_init(rngs.params(), (out_features,), param_dtype)

@@ -10,7 +10,9 @@ They take the arguments of flax's layers, and further, keyword-only:
     algebra_init  initialiser of A
 
 `kernel_init` means the real layer's: what it would give that layer is what H resembles, in mean and
-variance (see `initialisation`). The bias is real. Parameters: in·out/n + n³ instead of in·out.
+variance (see `initialisation`). `kernel_metadata`, too, means the real kernel: where it names the
+mesh's axes, F is distributed likewise, within each component. The bias is real. Parameters:
+in·out/n + n³ instead of in·out.
 """
 
 import math
@@ -40,6 +42,12 @@ NO_KEYS = SimpleNamespace(params=lambda: None)
 def given(value) -> Callable:
     """An initialiser that returns a known array, or the array of a variable."""
     return lambda key, shape, dtype: value[...]
+
+
+def of_blocks(metadata: Mapping) -> dict:
+    """The metadata of a kernel for its blocks F, which have the axis of components before its."""
+    axes = ("out_sharding", "sharding_names", "sharding")
+    return {name: (None, *v) if name in axes and v else v for name, v in metadata.items()}
 
 
 def as_words(inputs: Array, size: int) -> Array:
@@ -124,7 +132,7 @@ class PHMLinear(nnx.Module):
         self.n = check_divides(n, in_features=in_features, out_features=out_features)
         shape = (in_features, out_features)
         blocks = draw_blocks(rngs.params(), kernel_init, n, shape, param_dtype)
-        self.F = nnx.Param(blocks, **kernel_metadata)
+        self.F = nnx.Param(blocks, **of_blocks(kernel_metadata))
         self.bias = nnx.data(None)
         if use_bias:
             bias = bias_init(rngs.params(), (out_features,), param_dtype)
@@ -232,7 +240,7 @@ class PHMEmbed(nnx.Module):
         self.n = check_divides(n, num_embeddings=num_embeddings, features=features)
         shape = (num_embeddings, features)
         blocks = draw_blocks(rngs.params(), embedding_init, n, shape, param_dtype)
-        self.F = nnx.Param(blocks, **embedding_metadata)
+        self.F = nnx.Param(blocks, **of_blocks(embedding_metadata))
         self.multiplication = Multiplication(
             n,
             rank=rank,

@@ -168,6 +168,33 @@ def test_attention_decodes_with_flaxs_cache():
     np.testing.assert_allclose(jnp.concatenate(steps, 1), whole, atol=1e-5)
 
 
+def test_distributed_kernels_have_distributed_blocks():
+    auto = (jax.sharding.AxisType.Auto,) * 2
+    mesh = jax.make_mesh((1, 1), ("data", "model"), axis_types=auto)
+    across, along = {"out_sharding": (None, "model")}, {"out_sharding": ("model", None)}
+    heads = {"out_sharding": (None, "model", None)}
+    with jax.set_mesh(mesh):
+        rngs = nnx.Rngs(0)
+        real = nnx.Linear(8, 8, kernel_metadata=across, rngs=rngs)
+        linear = phydi.PHMLinear(8, 8, n=2, kernel_metadata=across, rngs=rngs)
+        embed = phydi.PHMEmbed(8, 8, n=2, embedding_metadata=along, rngs=rngs)
+        taps = {"out_sharding": (None, None, None, "model")}
+        conv = phydi.PHConv(8, 8, (3, 3), n=2, kernel_metadata=taps, rngs=rngs)
+        attention = phydi.PHMultiHeadAttention(
+            2, 8, n=2, kernel_metadata=heads, bias_metadata={"out_sharding": ("model", None)},
+            out_kernel_metadata={"out_sharding": ("model", None, None)},
+            out_bias_metadata={"out_sharding": (None,)}, rngs=rngs,
+        )  # fmt: skip
+    spec = lambda variable: tuple(variable[...].sharding.spec)  # noqa: E731
+    assert spec(real.kernel) == (None, "model")
+    assert spec(linear.F) == (None, None, "model")
+    assert spec(embed.F) == (None, "model", None)
+    assert spec(conv.F) == (None, None, None, None, "model")
+    assert spec(attention.query.linear.F) == (None, None, "model")
+    assert spec(attention.query.linear.bias) == ("model",)
+    assert spec(attention.out.linear.F) == (None, "model", None)
+
+
 def parameters(layer):
     return sum(x.size for x in jax.tree.leaves(nnx.state(layer, nnx.Param)))
 
