@@ -125,7 +125,8 @@ def plot(results: dict):
             ("first level (s)", "s", "C1"),
             ("replay (s)", "^", "C2"),
         ):
-            axes[1].semilogy(row["states"], row[key], marker, color=color)
+            # None where no level was proved.
+            axes[1].semilogy(row["states"], row[key] or np.nan, marker, color=color)
     axes[1].plot([], [], "o", color="C0", label="boxes of the proof")
     axes[1].plot([], [], "s", color="C1", label="seconds to the first level")
     axes[1].plot([], [], "^", color="C2", label="seconds of replaying the certificate")

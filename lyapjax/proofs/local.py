@@ -24,8 +24,8 @@ from flint import arb, arb_mat, ctx
 from lyapjax.proofs.proving import Proof, prove
 from lyapjax.proofs.statements import program_of
 from lyapjax.readers.ball import BITS, evaluate_balls, from_ends
-from lyapjax.readers.compiled import Reader
 from lyapjax.readers.program import Program
+from lyapjax.readers.ranges import Reader
 from lyapjax.systems.domains import Ball, Box
 
 MAX_HALVINGS = 60

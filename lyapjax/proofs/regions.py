@@ -10,7 +10,7 @@ import numpy as np
 from lyapjax.proofs.regional import Form
 from lyapjax.proofs.statements import program_of
 from lyapjax.readers.affine import Affine
-from lyapjax.readers.compiled import Reader
+from lyapjax.readers.ranges import Reader
 from lyapjax.readers.secants import secants
 from lyapjax.systems.domains import Ball, Box
 from lyapjax.systems.system import as_pytree

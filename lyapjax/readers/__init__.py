@@ -6,7 +6,8 @@ intervals       intervals with outward rounding; `elementary`: tanh, sin, exp an
 enclosure       enclose: sound interval bounds; `contractions`: of matrix products
 linear, planes  linear bounds: every step between two parallel planes
 bounds          slopes and the mean value form
-compiled        these bounds as compiled code, for batches of boxes
+compiled        these bounds as compiled code, for batches of boxes; `ranges`: plain ones
+spreading       blocks, batches, threads and devices
 ball            evaluate_balls: values in ball arithmetic; `jets`: derivatives in it
 spans           jets of many boxes at once, by plain NumPy with proved rounding
 secants, affine F with f(x) = F(x)(x - x*), to first order in the place within a box; `values` there

@@ -30,7 +30,6 @@ import numpy as np
 
 from lyapjax.readers import intervals as ia
 from lyapjax.readers.bounds import best_centre, first_stage, second_stage
-from lyapjax.readers.enclosure import evaluate, spread
 from lyapjax.readers.linear import EPS
 from lyapjax.readers.planes import planes
 from lyapjax.readers.program import JUMPS, Program
@@ -41,8 +40,6 @@ from lyapjax.readers.spreading import (
     over_devices,
     pad,
     replicated,
-    shares,
-    side_by_side,
     unpad,
 )
 
@@ -322,11 +319,11 @@ def executable(
             if large:
                 return _blocks_of(fn, block_size(steps, n), numbers, n)
             traced = jax.jit(fn).trace(numbers, *boxes)
-            return Executable((_compiling(traced.lower()),), SMALL_BATCH)
+            return Executable((compiling(traced.lower()),), SMALL_BATCH)
         first, second = _stages(program, size, unpack)
         traced = jax.jit(first).trace(numbers, *boxes)
         stages = traced.lower(), jax.jit(second).trace(numbers, *boxes, *traced.out_info).lower()
-    return Executable(tuple(_compiling(stage) for stage in stages), SMALL_BATCH)
+    return Executable(tuple(compiling(stage) for stage in stages), SMALL_BATCH)
 
 
 def is_linear(program: Program, size: float) -> bool:
@@ -345,66 +342,9 @@ def _blocks_of(fn_and_planes, block: int, numbers, n: int) -> Executable:
 
     fn = over_devices(fn, numbers, args(1)) if devices > 1 else jax.jit(fn)
     lowered = fn.trace(numbers, *args(devices)).lower()
-    return Executable((_compiling(lowered),), block, num_blocks, devices)
+    return Executable((compiling(lowered),), block, num_blocks, devices)
 
 
-def _compiling(lowered) -> concurrent.futures.Future:
+def compiling(lowered) -> concurrent.futures.Future:
+    """The executable of what was lowered, from a thread."""
     return _THREADS.submit(lowered.compile, compiler_options=OPTIONS)
-
-
-@functools.lru_cache(maxsize=256)
-def _reader(steps, outputs, shapes, n: int, batch: int, of_slopes: bool):
-    """The compiled plain bounds, or slopes, of all programs with these steps."""
-    program = Program(steps, outputs, (), None)
-
-    def values(constants, lo, hi):
-        found, bad = evaluate(program, constants, [ia.box(lo, hi)])
-        whole = jnp.stack([jnp.full(lo.shape[1:], -ia.INF), jnp.full(lo.shape[1:], ia.INF)])
-        ends = [jnp.stack(spread(v, lo.shape[1:])[:2]) for v in found]
-        return jnp.stack([jnp.where(bad, whole, pair) for pair in ends])
-
-    def slopes(constants, lo, hi):
-        _, found, bad = first_stage(program, constants, ia.box(lo, hi))
-        return jnp.where(bad, jnp.nan, jnp.swapaxes(found, 1, 2))
-
-    with on_cpu():
-        real = functools.partial(jax.ShapeDtypeStruct, dtype=np.float64)
-        args = tuple(real(s) for s in shapes), real((n, batch)), real((n, batch))
-        lowered = jax.jit(slopes if of_slopes else values).trace(*args).lower()
-    return _compiling(lowered)
-
-
-class Reader:
-    """Plain bounds of a program's scalar outputs, or their slopes, over any number of boxes.
-
-    Compiling begins when one is made.
-    """
-
-    def __init__(self, program: Program, *, of_slopes: bool = False, few: bool = False):
-        self.program = program
-        (shape,) = (step.shape for step in program.steps if step.op == "input")
-        self.batch = SMALL_BATCH if few else min(4 * SMALL_BATCH, MOST_ROWS // shape[0])
-        shapes = tuple(np.shape(c) for c in program.constants)
-        self.call = _reader(program.steps, program.outputs, shapes, shape[0], self.batch, of_slopes)
-
-    def __call__(self, lo, hi) -> np.ndarray:
-        """Of k outputs over boxes (N, n): (k, 2, N); slopes are (k, n, 2, N), NaN if undefined."""
-        call, constants = self.call.result(), self.program.numbers
-
-        def read(start, stop):
-            with on_cpu():
-                found = call(constants, *pad(lo[start:stop], hi[start:stop], self.batch))
-                return [np.asarray(found)[..., : stop - start]]
-
-        parts = shares(len(lo), self.batch, self.batch)
-        return side_by_side(read, parts)[0]
-
-
-def bounds_of(program: Program, lo, hi) -> np.ndarray:
-    """Plain bounds of k scalar outputs over boxes (N, n): (k, 2, N) lower and upper ends."""
-    return Reader(program, few=len(lo) <= SMALL_BATCH)(lo, hi)
-
-
-def slopes_of(program: Program, lo, hi) -> np.ndarray:
-    """Slopes of k scalar outputs over boxes (N, n): (k, n, 2, N), NaN where undefined."""
-    return Reader(program, of_slopes=True, few=len(lo) <= SMALL_BATCH)(lo, hi)

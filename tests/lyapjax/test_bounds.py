@@ -9,10 +9,10 @@ from flint import arb
 import lyapjax as ly
 from lyapjax.readers import intervals as ia
 from lyapjax.readers.bounds import best_centre, first_stage, second_stage
-from lyapjax.readers.compiled import bounds_of, slopes_of
 from lyapjax.readers.linear import EPS
 from lyapjax.readers.planes import planes
 from lyapjax.readers.program import JUMPS
+from lyapjax.readers.ranges import bounds_of, slopes_of
 from tests.lyapjax.test_enclosure import BINARY, SHAPED, UNARY, W, points
 
 CHEAP = ("sum of rows", "max", "min", "norm", "pieces", "set", "softmax")
