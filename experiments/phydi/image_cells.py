@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from flax import nnx
+from jax import Array
 
 import phydi
 from experiments.phydi import cells as kept
@@ -97,17 +98,30 @@ def _loaded(scale: str, data: Path | None) -> tuple[phydi.Images, phydi.Images]:
     )
 
 
-def _fit(cell: Cell, scale: str, data: Path | None, folder: Path, callback) -> dict:
-    preset = SCALES[scale]
+def fit_cell(
+    cell: Cell,
+    scale: str,
+    data: Path | None,
+    folder: Path,
+    callback,
+    *,
+    preset: Scale | None = None,
+    rank: int | None = None,
+) -> dict:
+    """Train one cell on the images of a scale; `preset` may ask for another end than that has."""
+    preset = SCALES[scale] if preset is None else preset
     train, test = (phydi.prepare(images, n=cell.n) for images in _loaded(scale, data))
     # The released code's distributions: they decide how large a step of 0.01 is.
     start = {"algebra_init": phydi.released_algebra, "kernel_init": phydi.released_kernel(cell.n)}
+    if rank is not None:  # it has none for factors: ours, scaled to the same variance of A
+        start["algebra_init"] = _factors_of_released_size
     model = phydi.PHResNet(
         cell.depth,
         n=cell.n,
         num_classes=10,
         width=preset.width,
         init=cell.init,
+        rank=rank,
         rngs=nnx.Rngs(cell.seed),
         **start,
     )
@@ -128,6 +142,11 @@ def _fit(cell: Cell, scale: str, data: Path | None, folder: Path, callback) -> d
     )
 
 
+def _factors_of_released_size(key, shape, dtype) -> Array:
+    """Factors whose tensor has the variance of the released code's, 1/n², instead of 1/n."""
+    return phydi.isometric_factors(key, shape, dtype) * shape[-1] ** (-1 / 6)
+
+
 def _say(record: dict) -> str:
     loss = f"loss {record['train_loss']:.3f}"
     accuracy = record.get("test_accuracy")
@@ -139,5 +158,5 @@ def run_cells(cells: list[Cell], scale: str, data: Path | None, folder: Path | N
     preset = kept.find_scale(SCALES, scale)
     if not preset.digits:
         data = kept.data_folder(data)
-    runs = {cell.name(scale): functools.partial(_fit, cell, scale, data) for cell in cells}
+    runs = {cell.name(scale): functools.partial(fit_cell, cell, scale, data) for cell in cells}
     return kept.run_cells(runs, preset.max_epochs, folder, _say)
