@@ -1,7 +1,9 @@
 """Identity: the singular values of a deep stack's Jacobian, at the start and as it learns.
 
 Residual blocks of two hypercomplex layers with a ReLU between, scanned over, learn the sine of a
-random linear map of normal inputs with Adam. All starts draw the same weights. The paper argues
+random linear map of normal inputs with Adam. All starts draw the same weights. `post` and `pre` are
+the standard start with a LayerNorm after each sum, or before each block; after a LayerNorm one
+singular value is 0, up to rounding. The paper argues
 with dynamical isometry and shows no spectrum; here it is, the median, smallest and largest singular
 value over several inputs. What was cut: everything; this is a toy that runs in seconds.
 """
@@ -17,7 +19,9 @@ import optax
 from flax import nnx
 
 import phydi
-from phydi.residual import INITS
+from phydi.residual import INITS, Residual, Stack
+
+STARTS = (*INITS, "post", "pre")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,21 +50,32 @@ QUICK = Config(depth=6, width=8, steps=(0, 1, 3), num_points=4)
 
 
 class Block(nnx.Module):
-    """Two hypercomplex layers with a ReLU between."""
+    """Two hypercomplex layers with a ReLU between, and perhaps a norm before them."""
 
-    def __init__(self, width: int, n: int, rngs: nnx.Rngs):
+    def __init__(self, width: int, n: int, has_norm: bool, rngs: nnx.Rngs):
         self.first = phydi.PHMLinear(width, width, n=n, rngs=rngs)
         self.second = phydi.PHMLinear(width, width, n=n, rngs=rngs)
+        self.norm = nnx.LayerNorm(width, rngs=rngs) if has_norm else None
 
     def __call__(self, x):
         """Apply them."""
+        x = x if self.norm is None else self.norm(x)
         return self.second(nnx.relu(self.first(x)))
 
 
-def _learn(config: Config, init: str) -> list[tuple[float, np.ndarray]]:
+def _stack(config: Config, start: str) -> Stack:
+    def make(rngs):
+        block = Block(config.width, config.n, start == "pre", rngs)
+        after = nnx.LayerNorm(config.width, rngs=rngs) if start == "post" else None
+        init = start if start in INITS else "standard"
+        return Residual(block, init=init, depth=config.depth, after=after)
+
+    return Stack(make, config.depth, rngs=nnx.Rngs(config.seed))
+
+
+def _learn(config: Config, start: str) -> list[tuple[float, np.ndarray]]:
     """Loss and singular values after each of `config.steps`."""
-    make = partial(Block, config.width, config.n)
-    stack = phydi.ResidualStack(make, config.depth, init=init, rngs=nnx.Rngs(config.seed))
+    stack = _stack(config, start)
     graph, state = nnx.split(stack)
     key, first, second = jax.random.split(jax.random.key(config.seed), 3)
     target = jax.random.orthogonal(first, config.width)
@@ -92,12 +107,12 @@ def _learn(config: Config, init: str) -> list[tuple[float, np.ndarray]]:
 
 
 def run(config: Config) -> dict:
-    """Loss and spectrum for each of the initialisations."""
+    """Loss and spectrum for each of the starts."""
     rows, series = [], {"step": list(config.steps)}
-    for init in INITS:
-        found = _learn(config, init)
+    for start in STARTS:
+        found = _learn(config, start)
         values = np.stack([spectrum.ravel() for _, spectrum in found])
-        series[init] = {
+        series[start] = {
             "smallest": values.min(1).tolist(),
             "median": np.median(values, 1).tolist(),
             "largest": values.max(1).tolist(),
@@ -106,8 +121,8 @@ def run(config: Config) -> dict:
         for number, value, (loss, _) in zip(config.steps, values, found):
             rows.append(
                 {
-                    "quantity": f"{init}, step {number}: largest singular value",
-                    "paper": 1.0 if init == "phydi" and number == 0 else None,
+                    "quantity": f"{start}, step {number}: largest singular value",
+                    "paper": 1.0 if start == "phydi" and number == 0 else None,
                     "here": float(value.max()),
                     "smallest": float(value.min()),
                     "median": float(np.median(value)),
@@ -118,19 +133,19 @@ def run(config: Config) -> dict:
 
 
 def plot(results: dict):
-    """A band from the smallest to the largest singular value for each initialisation."""
+    """A band from the smallest to the largest singular value for each start."""
     series = results["series"]
     steps = np.asarray(series["step"], float)
-    figure, axes = plt.subplots(1, len(INITS), figsize=(11, 3), sharey=True)
-    for axis, init in zip(axes, INITS):
-        band = series[init]
+    figure, axes = plt.subplots(1, len(STARTS), figsize=(13, 3), sharey=True)
+    for axis, start in zip(axes, STARTS):
+        band = series[start]
         axis.fill_between(steps, band["smallest"], band["largest"], alpha=0.3, lw=0)
         axis.plot(steps, band["median"])
         axis.axhline(1, color="0.7", lw=1)
         axis.set_xscale("symlog", linthresh=1)
         axis.set_xlim(0, steps[-1])
         axis.set_yscale("log")
-        axis.set_title(init)
+        axis.set_title(start)
         axis.set_xlabel("step")
     axes[0].set_ylabel("singular values")
     figure.tight_layout()
