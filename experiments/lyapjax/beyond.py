@@ -105,7 +105,7 @@ def run(config: Config) -> dict:
 
 def plot(results: dict):
     """Proved levels over time, and the size of the proofs over the number of states."""
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 3.8), layout="constrained")
     budget = results["budget"]
     for name, course in results["series"].items():
         best = np.maximum.accumulate([level for _, level in course])
@@ -118,7 +118,7 @@ def plot(results: dict):
     axes[0].xaxis.set_minor_formatter(NullFormatter())
     axes[0].set_xlabel("seconds")
     axes[0].set_ylabel("largest level proved so far")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     for row in results["table"]:
         for key, marker, color in (
             ("boxes", "o", "C0"),
