@@ -17,6 +17,7 @@ import matplotlib.pyplot as plt
 import phydi
 from experiments.phydi import cells as kept
 from experiments.phydi.image_cells import SCALES, Cell, fit_cell
+from experiments.resuming import stamp
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,8 @@ def run(config: Config) -> dict:
         for rank in (None, phydi.generic_rank(n)):
             for seed in range(config.num_seeds):
                 cell = Cell(config.depth, n, "phydi", seed)
-                stamp = kept.stamp((cell, rank), preset)
-                name = f"rank{rank}-{config.scale}-resnet{config.depth}-n{n}-seed{seed}-{stamp}"
+                mark = stamp((cell, rank), preset)
+                name = f"rank{rank}-{config.scale}-resnet{config.depth}-n{n}-seed{seed}-{mark}"
                 runs[name] = functools.partial(
                     fit_cell, cell, config.scale, data, preset=preset, rank=rank
                 )

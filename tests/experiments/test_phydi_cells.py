@@ -30,7 +30,7 @@ def test_a_finished_cell_never_runs_again_and_another_setting_is_another_cell(
         runs.append(cell)
         return {"status": "target reached", "epochs": []}
 
-    monkeypatch.setattr(cells, "_fit", fit)
+    monkeypatch.setattr(cells, "fit_cell", fit)
     first = cells.run_cells([CELL], "digits", None, tmp_path)
     assert cells.run_cells([CELL], "digits", None, tmp_path) == first
     assert runs == [CELL]
