@@ -24,9 +24,6 @@ from jax import Array, lax
 
 # How many numbers of shifted images are written at once: what stays in the cache until it is read.
 BLOCK = 5 << 18
-# XLA's own convolution has half the speed of a product of matrices below so many channels, and the
-# same above.
-FEW_CHANNELS = 128
 
 
 def convolve(lhs: Array, rhs: Array, *, whole: bool = False, **params) -> Array:
@@ -61,7 +58,7 @@ def convolve(lhs: Array, rhs: Array, *, whole: bool = False, **params) -> Array:
     x = lhs.transpose(images[0], *images[2:], images[1])
     K = rhs.transpose(*kernels[2:], kernels[1], kernels[0])
     at_every_pixel = set(params["window_strides"]) == set(params["rhs_dilation"]) == {1}
-    if simple and taps > 1 and x.shape[-1] < FEW_CHANNELS:
+    if simple and taps > 1:
         y = _as_product(x, K, space, result.dtype, params)
     elif not undilated and at_every_pixel and params["batch_group_count"] == 1:
         y = _in_parts(x, K, space, params)
@@ -95,6 +92,16 @@ def _padded(x: Array, padding) -> Array:
     return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
+def _placed(x: Array, starts, sizes) -> Array:
+    """x in frames of other sizes along all axes of space but the last, from `starts` on.
+
+    What lies outside is left out, and the rest of the frames is zero.
+    """
+    ends = [size - length - start for start, size, length in zip(starts, sizes, x.shape[1:])]
+    pads = [(0, 0, 0), *((start, end, 0) for start, end in zip(starts, ends))]
+    return lax.pad(x, jnp.zeros((), x.dtype), [*pads, (0, 0, 0), (0, 0, 0)])
+
+
 def _over_blocks(add_fn, start, num_images: int, numbers_of_one: int):
     """`add_fn(first, size, state)` for blocks of images of so many shifted numbers, in order."""
     size = min(num_images, max(1, BLOCK // max(1, numbers_of_one)))
@@ -111,22 +118,58 @@ def _over_blocks(add_fn, start, num_images: int, numbers_of_one: int):
 
 def _as_products(x: Array, g: Array, space, dtype, params) -> Array:
     """Σ_b Σ_s x[b, s + t, c] g[b, s, o] as (o, t, c)."""
-    pixels, c = g.shape[1:-1], x.shape[-1]
-    columns = math.prod(space) * c
+    pixels, c, o = g.shape[1:-1], x.shape[-1], g.shape[-1]
+    last, others = space[-1], math.prod(space[:-1])
+    # What is transposed is written twice.
+    in_two = set(params["rhs_dilation"][:-1]) <= {1} and (
+        last * c + 2 * others * o < others * last * c + 2 * o
+    )
+    arrange = _rows_in_two_halves if in_two else _rows_side_by_side
+    height, width = (others * o, last * c) if in_two else (o, others * last * c)
     sum_dtype = jnp.promote_types(dtype, jnp.float32)
 
     def add(first, size, total):
         some, of_them = (lax.dynamic_slice_in_dim(v, first, size) for v in (x, g))
-        strides, dilations = params["window_strides"], params["rhs_dilation"]
-        shifted = _shifted(_padded(some, params["padding"]), space, pixels, strides, dilations)
+        rows, columns = arrange(some, of_them, space, params)
         # The smaller matrix is the one to be transposed, before: products of transposed matrices
         # are slower.
-        rows = lax.optimization_barrier(of_them.reshape(-1, g.shape[-1]).T)
-        return total + _matmul(rows, shifted, sum_dtype, params)
+        rows = lax.optimization_barrier(rows.reshape(-1, height).T)
+        return total + _matmul(rows, columns.reshape(-1, width), sum_dtype, params)
 
-    total = jnp.zeros((g.shape[-1], columns), sum_dtype)
-    total = _over_blocks(add, total, len(x), math.prod(pixels) * columns)
-    return total.astype(dtype).reshape(g.shape[-1], *space, c)
+    total = jnp.zeros((height, width), sum_dtype)
+    total = _over_blocks(add, total, len(x), math.prod(pixels) * max(height, width))
+    total = total.astype(dtype)
+    if in_two:
+        total = jnp.moveaxis(total.reshape(*space[:-1], o, last, c), len(space) - 1, 0)
+    return total.reshape(o, *space, c)
+
+
+def _rows_side_by_side(x: Array, g: Array, space, params) -> tuple[Array, Array]:
+    """g, and the images shifted by every tap."""
+    strides, dilations = params["window_strides"], params["rhs_dilation"]
+    padded = _padded(x, params["padding"])
+    return g, _shifted(padded, space, g.shape[1:-1], strides, dilations)
+
+
+def _rows_in_two_halves(x: Array, g: Array, space, params) -> tuple[Array, Array]:
+    """g shifted by the taps of all axes but the last, back, and the images by those of the last."""
+    *paddings, pad = params["padding"]
+    *others, last = space
+    before, width = x.shape[1:-2], g.shape[-2]
+    ones = tuple(1 for _ in others)
+    shifted = _shifted(
+        _padded(x, (*((0, 0) for _ in others), pad)),
+        (*ones, last),
+        (*before, width),
+        (*ones, params["window_strides"][-1]),
+        (*ones, params["rhs_dilation"][-1]),
+    )
+    moved = []
+    for tap in itertools.product(*map(range, others)):
+        strides = params["window_strides"]
+        starts = [t * step - low for t, step, (low, _) in zip(tap, strides, paddings)]
+        moved.append(_placed(g, starts, before))
+    return jnp.concatenate(moved, -1), shifted
 
 
 def _as_product(x: Array, K: Array, space, dtype, params) -> Array:
@@ -183,12 +226,10 @@ def _in_two_halves(x: Array, K: Array, space, dtype, params) -> Array:
     # What is added has more digits than the result, as within a product.
     products = _matmul(shifted, kernel, jnp.promote_types(dtype, jnp.float32), params)
     products = products.reshape(len(x), *before, space[-1], -1)
-    y, zero = 0, jnp.zeros((), products.dtype)
+    y = 0
     for i, tap in enumerate(itertools.product(*map(range, others))):
-        lows = [low - t * d for t, d, (low, _) in zip(tap, dilations, paddings)]
-        pads = [(low, out - size - low, 0) for low, out, size in zip(lows, space, before)]
-        part = products[..., i * o : (i + 1) * o]
-        y += lax.pad(part, zero, [(0, 0, 0), *pads, (0, 0, 0), (0, 0, 0)])
+        starts = [low - t * d for t, d, (low, _) in zip(tap, dilations, paddings)]
+        y += _placed(products[..., i * o : (i + 1) * o], starts, space[:-1])
     return y.astype(dtype)
 
 
