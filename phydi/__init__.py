@@ -24,6 +24,7 @@ Kronecker products for their kernels.
     optimizers      the released recipes: SGD, Adagrad, and a learning rate for α
     batches         shuffled by a key; prepared by a thread
     steps           one step of training any flax module; evaluation
+    compilation     steps that work in the memory of the one before
     training        fit: epochs, checkpoints, records, targets
     checkpoints     what a run leaves on disk
 """
@@ -37,6 +38,7 @@ from phydi.checkpoints import (
     save_checkpoint,
     tensorboard_callback,
 )
+from phydi.compilation import compile_step
 from phydi.convolution import PHConv
 from phydi.deployment import from_real, materialize, nearest_kronecker_sum
 from phydi.generation import generate
@@ -88,6 +90,7 @@ __all__ = [
     "adagrad",
     "cifar10",
     "classification_loss",
+    "compile_step",
     "compose",
     "count_parameters",
     "cyclic_factors",

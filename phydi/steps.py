@@ -110,7 +110,7 @@ def _totals(values: dict) -> dict:
 def make_step(
     model, loss_fn: Callable, optimizer: optax.GradientTransformation, *, compute_dtype=None
 ) -> tuple[TrainState, Callable]:
-    """The first state of training and one step of it, to be jitted.
+    """The first state of training and one step of it, for `jax.jit` or `compile_step`.
 
         parameters ← parameters + optimizer(∇ mean(loss_fn(model, batch)["loss"]))
 
@@ -137,7 +137,7 @@ def make_step(
       >>> model = phydi.PHMLinear(2, 2, n=2, rngs=nnx.Rngs(0))
       >>> loss_fn = lambda model, batch: {"loss": jnp.sum(model(batch) ** 2, -1)}
       >>> state, step = phydi.make_step(model, loss_fn, phydi.sgd(0.01))
-      >>> state, totals = jax.jit(step, donate_argnums=0)(state, jnp.ones((3, 2)))
+      >>> state, totals = jax.jit(step)(state, jnp.ones((3, 2)))
       >>> int(state.step), float(totals["loss"][1])
       (1, 3.0)
     """
@@ -154,13 +154,20 @@ def make_step(
         other = nnx.split(merged, nnx.Param, ...)[2]
         return totals["loss"][0] / totals["loss"][1], (totals, other)
 
-    def step(state: TrainState, batch):
-        slopes, (totals, other) = jax.grad(loss, has_aux=True)(state.parameters, state.other, batch)
+    def keeping(state: TrainState, batch):
+        loss_of = lambda parameters: loss(parameters, state.other, batch)  # noqa: E731
+        value, pullback, (totals, other) = jax.vjp(loss_of, state.parameters, has_aux=True)
+        (slopes,) = pullback(jnp.ones_like(value))
         updates, memory = optimizer.update(slopes, state.memory, state.parameters)
         parameters = optax.apply_updates(state.parameters, updates)
         totals["gradient_norm"] = (optax.tree.norm(slopes), jnp.ones(()))
-        return TrainState(parameters, other, memory, state.step + 1), totals
+        state = TrainState(parameters, other, memory, state.step + 1)
+        return state, totals, jax.tree.leaves(pullback)
 
+    def step(state: TrainState, batch):
+        return keeping(state, batch)[:2]
+
+    step.keeping = keeping  # also returns what the backward pass needed of the forward pass
     state = TrainState(parameters, other, optimizer.init(parameters), jnp.zeros((), jnp.int32))
     return state, step
 

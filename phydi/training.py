@@ -28,6 +28,7 @@ from phydi.checkpoints import (
     restore_checkpoint,
     save_checkpoint,
 )
+from phydi.compilation import compile_step
 from phydi.steps import Mean, evaluated, evaluation, make_step
 
 # Metrics are read this many steps late: the host never waits for the step that it started last.
@@ -159,7 +160,7 @@ def fit(
     state, step = make_step(model, loss_fn, optimizer, compute_dtype=compute_dtype)
     # A copy: the step gives its state's memory away, and the model still needs its own.
     state = jax.tree.map(lambda x: x.copy(), jax.device_put(state, everywhere))
-    step = jax.jit(step, donate_argnums=0, out_shardings=(everywhere, everywhere))
+    step = compile_step(step, sharding=everywhere)
     run_test = evaluation(model, loss_fn, compute_dtype)
 
     position, epochs = {"epoch": 0, "batch": 0, "sums": {}}, []
