@@ -24,6 +24,8 @@ from phydi.layers import PHMEmbed, PHMLinear
 from phydi.multiplication import Constant, Multiplication
 from phydi.products import KERNEL_NAME
 
+# Stacks of so few blocks are no loop in the compiled program.
+_SHORT = 2
 INITS = ("phydi", "standard", "wkp", "fixup")
 _LAYERS = (PHMLinear, PHConv, PHMEmbed, nnx.Linear, nnx.LinearGeneral, nnx.Conv, nnx.Embed)
 
@@ -154,13 +156,23 @@ def _stacked(make_block: Callable, depth: int, rngs: nnx.Rngs):
     return nnx.split_rngs(splits=depth)(nnx.vmap(make_block, in_axes=0, out_axes=0))(rngs)
 
 
+def _unrolled(apply_fn: Callable, x, xs, length: int):
+    """`jax.lax.scan` without a loop in the program."""
+    ys = []
+    for j in range(length):
+        x, y = apply_fn(x, jax.tree.map(lambda leaf: leaf[j], xs))  # noqa: B023
+        ys.append(y)
+    return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
+
+
 class Stack(nnx.Module):
     """Layers of one kind in a row, their parameters stacked and scanned over.
 
         x_(j+1) = block_j(x_j),      j = 0 … depth - 1
 
-    The compiled program has one block, whatever the depth. With `remat` the backward pass computes
-    each block again and keeps only its input, and the kernels H, which no step builds twice.
+    The compiled program has one block, or two for a depth of 2, whatever the depth. With `remat`
+    the backward pass computes each block again and keeps only its input, and the kernels H, which
+    no step builds twice.
 
     Args:
       make_block: `(rngs) -> block`.
@@ -201,7 +213,10 @@ class Stack(nnx.Module):
         if self.remat:
             policy = jax.checkpoint_policies.save_only_these_names(KERNEL_NAME)
             apply = jax.checkpoint(apply, prevent_cse=False, policy=policy)
-        x, (state, ys) = jax.lax.scan(apply, x, (parameters, state, xs))
+        # A loop copies all that its backward pass needs; recomputing works in one only.
+        is_short = self.depth <= _SHORT and not self.remat
+        loop = _unrolled if is_short else jax.lax.scan
+        x, (state, ys) = loop(apply, x, (parameters, state, xs), length=self.depth)
         # Counters of dropout keys and statistics of batches move on, if there are any.
         if state is not None:
             nnx.update(self.blocks, state)
