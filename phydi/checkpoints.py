@@ -8,6 +8,7 @@ resumes are dropped: the resumed run writes them again, and none stands there tw
 """
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable
@@ -152,7 +153,7 @@ def read_records(folder) -> list[dict]:
       folder: of the run.
 
     Returns:
-      A list of dictionaries, empty if there are none yet.
+      A list of dictionaries, empty if there are none yet; None stands for what was not finite.
 
     Raises:
       OSError: the file is there and cannot be read.
@@ -177,6 +178,15 @@ def read_records(folder) -> list[dict]:
     return found
 
 
+def _line(record: dict) -> str:
+    # There are no other numbers in JSON than finite ones.
+    plain = {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in record.items()
+    }
+    return json.dumps(plain, allow_nan=False) + "\n"
+
+
 def drop_records(folder, step: int) -> list[dict]:
     """Drop what was recorded after a step, atomically, and return the rest."""
     kept = [record for record in read_records(folder) if record["step"] <= step]
@@ -184,7 +194,7 @@ def drop_records(folder, step: int) -> list[dict]:
     if path.exists():
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".metrics.")
         with os.fdopen(handle, "w") as file:
-            file.writelines(json.dumps(record) + "\n" for record in kept)
+            file.writelines(map(_line, kept))
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -196,7 +206,7 @@ def append_record(folder, record: dict) -> None:
     path = records_path(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        file.write(json.dumps(record) + "\n")
+        file.write(_line(record))
 
 
 def tensorboard_callback(folder) -> Callable:

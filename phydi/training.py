@@ -128,8 +128,8 @@ def fit(
       A `Fitted`.
 
     Raises:
-      FloatingPointError: the loss or the gradient is not finite; the message names the step. The
-        model is left as it was, the last good checkpoint stays.
+      FloatingPointError: the loss, the gradient or the loss on the test data is not finite; the
+        message names the step. The model is left as it was, the last good checkpoint stays.
       ValueError: a batch that cannot be shared out, a folder with another run, no batches, or
         numbers that are no positive integers.
 
@@ -188,6 +188,8 @@ def fit(
         values = mean.means("train_")
         if test_data is not None:
             test = evaluated(run_test, state.parameters, state.other, test_data(), place_test)
+            if not np.isfinite(test["loss"]):
+                raise FloatingPointError(log.explain("test loss", test["loss"], number))
             values |= {f"test_{name}": value for name, value in test.items()}
         epochs.append(log.write("epoch", number, values | {"seconds": time.perf_counter() - clock}))
         position = {"epoch": epoch + 1, "batch": 0, "sums": {}}

@@ -130,8 +130,8 @@ def _compared(system, regions: dict, boxes: int, seconds: float, plane, axes) ->
         "share of the domain": volumes["learned"] / system.domain.volume,
         "boxes": boxes,
         "seconds, learned and proved": seconds,
-        "proved": "whole: strict, x* included" if verdict is ly.Verdict.PROVED else "nothing",
-        "paper": papers_claim(system),
+        "proved here": "whole: strict, x* included" if verdict is ly.Verdict.PROVED else "nothing",
+        "proved in the paper": papers_claim(system),
     }
     i, j = plane
     points = np.tile(np.asarray(system.equilibrium[0]), (len(axes[0]) * len(axes[1]), 1))

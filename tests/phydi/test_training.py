@@ -49,7 +49,8 @@ def run(model, folder=None, **options):
     arguments.setdefault("test_data", phydi.ordered_batches(TEST, 4))
     optimizer = arguments.pop("optimizer", phydi.sgd(0.1, alpha_learning_rate=0.05, clip_norm=1.0))
     data = arguments.pop("data", phydi.shuffled_batches(TRAIN, 8))
-    return phydi.fit(model, data, phydi.classification_loss, optimizer, **arguments)
+    loss_fn = arguments.pop("loss_fn", phydi.classification_loss)
+    return phydi.fit(model, data, loss_fn, optimizer, **arguments)
 
 
 def leaves(model):
@@ -219,6 +220,29 @@ def test_an_infinite_gradient_with_a_finite_loss_is_found_at_its_step(tmp_path):
         phydi.fit(
             Root(), phydi.shuffled_batches(TRAIN, 8), loss, phydi.sgd(), key=KEY, num_epochs=1
         )
+
+
+def test_parameters_that_overflow_in_the_last_step_are_found_on_the_test_data(tmp_path):
+    # The loss and its gradient are finite before each step, and infinite after it.
+    words = r"test loss is (nan|inf) at step 1, in epoch 1; no checkpoint was saved before"
+    model, huge = Model(), phydi.sgd(3e38, momentum=0.0)
+    with pytest.raises(FloatingPointError, match=words):
+        run(model, tmp_path, data=phydi.shuffled_batches(TRAIN, 24), optimizer=huge, num_epochs=1)
+    assert_same(model, Model())
+
+
+def test_a_metric_that_is_not_finite_is_null_in_the_file_and_stops_nothing(tmp_path):
+    def loss(model, batch):
+        values = phydi.classification_loss(model, batch)
+        return values | {"odds": 1 / (0 * values["loss"])}
+
+    seen = []
+    run(Model(), tmp_path, loss_fn=loss, num_epochs=1, callback=seen.append)
+    assert seen[0]["train_odds"] == np.inf
+    assert "Infinity" not in records_path(tmp_path).read_text()
+    (record,) = phydi.read_records(tmp_path)
+    assert record["train_odds"] is None
+    assert record["train_loss"] == seen[0]["train_loss"]
 
 
 def test_another_key_in_the_same_folder_is_an_error(tmp_path):
