@@ -47,7 +47,7 @@ class Row:
 
 def measure(row: Row, rounds: int) -> dict:
     """Times, ratio and spread of one row, as plain data."""
-    rounds = row.rounds or rounds
+    rounds = min(rounds, row.rounds or rounds)
     contest = row.prepare()
     if not contest.difference <= contest.tolerance:
         raise ValueError(

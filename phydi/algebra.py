@@ -63,8 +63,9 @@ def kronecker_sum(A, F) -> Array:
     """
     A, F = check_pair(A, F)
     n, taps, (p, q) = A.shape[0], F.shape[1:-2], F.shape[-2:]
-    H = jnp.einsum("iab,itjk->tajbk", A, F.reshape(n, -1, p, q))
-    return H.reshape(*taps, n * p, n * q)
+    # Every block A[:, a, b] F as a row of its own, for what is moved then are whole rows of blocks.
+    blocks = jnp.matmul(A.reshape(n, n * n).T, F.reshape(n, -1)).reshape(n, n, -1, p, q)
+    return blocks.transpose(2, 0, 3, 1, 4).reshape(*taps, n * p, n * q)
 
 
 def _doubled(table: np.ndarray, conjugate: np.ndarray, square: int) -> np.ndarray:
