@@ -51,6 +51,21 @@ CASES = {
         "SAME",
         {"dimension_numbers": ("NDHWC", "DHWIO", "NDHWC")},
     ),
+    # More channels before than after: taps shared between the images and the gradient.
+    "fewer channels after": (
+        (4, 7, 8, 6),
+        (3, 3, 6, 3),
+        (1, 2),
+        [(3, -1), (0, 2)],
+        {"rhs_dilation": (2, 3)},
+    ),
+    "fewer channels after, three dimensions": (
+        (3, 4, 3, 5, 4),
+        (2, 3, 3, 4, 2),
+        (1, 1, 2),
+        [(0, 1), (2, 1), (1, 1)],
+        {"dimension_numbers": ("NDHWC", "DHWIO", "NDHWC"), "rhs_dilation": (2, 1, 1)},
+    ),
     "groups": ((4, 6, 7, 6), (3, 3, 3, 4), (2, 1), "SAME", {"feature_group_count": 2}),
     "channels first": (
         (4, 3, 6, 7),
