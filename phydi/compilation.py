@@ -69,7 +69,7 @@ class _InPlace:
     def __call__(self, state, batch):
         """One step; the state is given away."""
         leaves, structure = jax.tree.flatten((state, batch))
-        case = structure, tuple((x.shape, x.dtype) for x in leaves)
+        case = structure, tuple((jnp.shape(x), getattr(x, "dtype", type(x))) for x in leaves)
         if case not in self._programs:
             self._programs[case] = self._program(state, batch)
         run, shapes = self._programs[case]

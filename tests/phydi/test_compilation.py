@@ -100,6 +100,24 @@ def test_a_step_that_fails_leaves_the_next_one_possible():
     assert int(state.step) == 2
 
 
+def test_numbers_that_are_no_arrays_may_be_in_a_batch():
+    model = phydi.PHMLinear(64, 64, n=4, rngs=nnx.Rngs(0))
+    loss = lambda model, batch: {"loss": batch["weight"] * model(batch["x"])[:, 0]}  # noqa: E731
+    state, step = phydi.make_step(model, loss, phydi.sgd(0.1))
+    step = phydi.compile_step(step)
+    state = jax.tree.map(jnp.copy, state)
+    for weight in (2.0, 3.0, 2):
+        batch = {"x": batches(600, 1)[0], "weight": weight}
+        expected = weight * np.mean(_outputs(model, state, batch["x"]))
+        state, totals = step(state, batch)
+        np.testing.assert_allclose(totals["loss"][0] / 600, expected, rtol=1e-4)
+
+
+def _outputs(model, state, x):
+    graph, _, other = nnx.split(model, nnx.Param, ...)
+    return nnx.merge(graph, state.parameters, other)(x)[:, 0]
+
+
 def test_on_several_devices_it_is_a_plain_compiled_step():
     mesh = jax.make_mesh((jax.device_count(),), ("data",))
     everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
