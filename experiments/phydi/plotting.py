@@ -6,8 +6,9 @@ from experiments.phydi.cells import mean_and_error
 
 
 def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str, figure=None):
-    """Means and standard errors, a panel for each n; a cross where no seed reached the target.
+    """Means and standard errors of the seeds that reached the target, a panel for each n.
 
+    A cross above stands for a seed that did not reach it.
     `reached` has, by (n, depth, kind), the epochs of each seed, or None; kinds are drawn in the
     order of `colours`, `longest` is the number of epochs after which the longest run ended. It is
     drawn into `figure`, a part of one, if that is given.
@@ -29,7 +30,7 @@ def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str,
                     places.append(j + shift)
                     means.append(mean)
                     errors.append(error or 0.0)
-                elif seeds:
+                if None in seeds:
                     axis.plot(j + shift, longest + 1, "x", color=colours[kind])
             options = {"color": colours[kind], "capsize": 3, "label": kind}
             axis.errorbar(places, means, errors, fmt="o-", **options)
@@ -38,7 +39,7 @@ def epochs_against_depth(reached: dict, colours: dict, longest: int, label: str,
         axis.set_ylim(0, longest + 1.5)
         axis.set_title(f"n = {n}")
         axis.set_xlabel("layers")
-    axes[0][0].set_ylabel(f"epochs to {label}\n(× never)")
+    axes[0][0].set_ylabel(f"epochs to {label}\n(×: a seed that did not)")
     handles = axes[0][0].get_legend_handles_labels()
     figure.legend(*handles, frameon=False, loc="outside right center")
     return figure
