@@ -24,7 +24,8 @@ def compile_step(step: Callable, *, sharding=None) -> Callable:
 
     As `jax.jit(step, donate_argnums=0)`: the state that it is given is no longer usable. On one
     device, a CPU, it also holds on to the memory of what a backward pass needs, from one step to
-    the next, rather than to give it back; elsewhere JAX does that by itself.
+    the next, rather than to give it back. Elsewhere it is that and no more: a GPU's memory is not
+    given back to the system anyway.
 
     Args:
       step: as `make_step` returns it.

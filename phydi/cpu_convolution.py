@@ -87,6 +87,14 @@ def _shifted(x: Array, taps, space, strides, dilations) -> Array:
     return jnp.concatenate(columns, -1).reshape(-1, len(columns) * x.shape[-1])
 
 
+def _shifted_along_last(x: Array, taps: int, width: int, padding, stride: int, dilation: int):
+    """The same along the last axis of space alone: the other axes stay as they are."""
+    others = x.ndim - 3
+    padded = _padded(x, ((0, 0),) * others + (padding,))
+    ones, space = (1,) * others, (*x.shape[1:-2], width)
+    return _shifted(padded, (*ones, taps), space, (*ones, stride), (*ones, dilation))
+
+
 def _padded(x: Array, padding) -> Array:
     pads = [(0, 0, 0), *((low, high, 0) for low, high in padding), (0, 0, 0)]
     return lax.pad(x, jnp.zeros((), x.dtype), pads)
@@ -155,18 +163,10 @@ def _rows_in_two_halves(x: Array, g: Array, space, params) -> tuple[Array, Array
     """g shifted by the taps of all axes but the last, back, and the images by those of the last."""
     *paddings, pad = params["padding"]
     *others, last = space
-    before, width = x.shape[1:-2], g.shape[-2]
-    ones = tuple(1 for _ in others)
-    shifted = _shifted(
-        _padded(x, (*((0, 0) for _ in others), pad)),
-        (*ones, last),
-        (*before, width),
-        (*ones, params["window_strides"][-1]),
-        (*ones, params["rhs_dilation"][-1]),
-    )
+    before, strides, dilations = x.shape[1:-2], params["window_strides"], params["rhs_dilation"]
+    shifted = _shifted_along_last(x, last, g.shape[-2], pad, strides[-1], dilations[-1])
     moved = []
     for tap in itertools.product(*map(range, others)):
-        strides = params["window_strides"]
         starts = [t * step - low for t, step, (low, _) in zip(tap, strides, paddings)]
         moved.append(_placed(g, starts, before))
     return jnp.concatenate(moved, -1), shifted
@@ -213,15 +213,8 @@ def _in_two_halves(x: Array, K: Array, space, dtype, params) -> Array:
     *others, last = taps
     before = x.shape[1:-2]
     paddings, dilations = params["padding"], params["rhs_dilation"]
-    nothing = [(0, 0)] * len(others)
-    strides = (*(1 for _ in others), params["window_strides"][-1])
-    shifted = _shifted(
-        _padded(x, (*nothing, paddings[-1])),
-        (*(1 for _ in others), last),
-        (*before, space[-1]),
-        dilations,
-        strides,
-    )
+    stride = params["window_strides"][-1]
+    shifted = _shifted_along_last(x, last, space[-1], paddings[-1], dilations[-1], stride)
     kernel = jnp.moveaxis(K, (-3, -2), (0, 1)).reshape(last * c, -1)
     # What is added has more digits than the result, as within a product.
     products = _matmul(shifted, kernel, jnp.promote_types(dtype, jnp.float32), params)

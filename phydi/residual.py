@@ -11,6 +11,7 @@ learn in the first step. `add` makes "x + 0" the same bits as x, also for -0 and
 """
 
 from collections.abc import Callable
+from operator import itemgetter
 
 import jax
 import jax.numpy as jnp
@@ -160,7 +161,7 @@ def _unrolled(apply_fn: Callable, x, xs, length: int):
     """`jax.lax.scan` without a loop in the program."""
     ys = []
     for j in range(length):
-        x, y = apply_fn(x, jax.tree.map(lambda leaf: leaf[j], xs))  # noqa: B023
+        x, y = apply_fn(x, jax.tree.map(itemgetter(j), xs))
         ys.append(y)
     return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *ys)
 

@@ -180,7 +180,7 @@ def rows(quick: bool) -> list[Row]:
             rounds=ROUNDS,
         ),
         Row(f"{name}: building H", 0.05, lambda: _building(width, batch_size), rounds=ROUNDS),
-        Row(f"{name}: materialized", 1.05, lambda: _deployment(width, batch_size), rounds=ROUNDS),
+        Row(f"{name}: materialized", 1.05, lambda: _deployment(width, batch_size)),
     ]
     if importlib.util.find_spec("torch"):
         for goal, rank in ((1.0, None), (0.6, GENERIC_RANK)):
